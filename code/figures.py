@@ -1,0 +1,160 @@
+"""Figures: one style, one palette, units on every axis.
+
+Every function draws on the axes it is given and returns them, so that a figure can be composed.
+The colours stay apart in black and white too: they differ in lightness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from measure import Timing, Trace
+
+BLUE, ORANGE, GREEN, PURPLE, GREY, PALE = "#1f5a99", "#e08214", "#4d9221", "#762a83", "#6b6b6b", "#e6e6e6"
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE)
+LINE_STYLES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D")
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for this session: call it once, at the top of a notebook."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (8, 3.8),
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "axes.prop_cycle": plt.cycler(color=PALETTE),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 12,
+            "axes.labelsize": 10,
+            "grid.color": PALE,
+            "legend.frameon": False,
+            "legend.fontsize": 9,
+            "font.size": 10,
+            "svg.hashsalt": "companion",  # the same figure gives the same file
+        }
+    )
+
+
+def save_svg(figure: Figure, path: str | Path) -> None:
+    """Write the figure as SVG, without the date, so that a redrawn figure is the same file."""
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def per_step_curves(series: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """Seconds of every step, one curve per label: a faint line for each value, a bold running median."""
+    ax = ax or plt.subplots()[1]
+    for (label, seconds), color, style in zip(series.items(), PALETTE, LINE_STYLES, strict=False):
+        ms = np.asarray(seconds) * 1e3
+        steps = np.arange(1, len(ms) + 1)
+        ax.plot(steps, ms, color=color, alpha=0.25, linewidth=0.8)
+        ax.plot(steps, running_median(ms), color=color, linestyle=style, linewidth=2, label=label)
+    ax.set(xlabel="token number", ylabel="time for this token (ms)")
+    ax.set_ylim(bottom=0, top=1.15 * max(np.percentile(np.asarray(s) * 1e3, 99) for s in series.values()))
+    ax.legend()
+    return ax
+
+
+def running_median(values: Sequence[float], window: int = 11) -> np.ndarray:
+    """The median of the `window` values around each one; fewer at the ends."""
+    half = window // 2
+    return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
+
+
+def throughput_and_latency(
+    batch_sizes: Sequence[int], throughput: Sequence[float], latency: Sequence[float], ax: Axes | None = None
+) -> Axes:
+    """Throughput (tokens/s, left axis) and latency (s, right axis) over the batch size."""
+    ax = ax or plt.subplots()[1]
+    right = ax.twinx()
+    right.spines["right"].set_visible(True)
+    right.grid(False)
+    (left_line,) = ax.plot(batch_sizes, throughput, color=BLUE, marker="o", label="throughput (left axis)")
+    (right_line,) = right.plot(
+        batch_sizes,
+        latency,
+        color=ORANGE,
+        marker="s",
+        linestyle="--",
+        label="latency of the batch (right axis)",
+    )
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(batch_sizes, [str(size) for size in batch_sizes])
+    ax.minorticks_off()
+    ax.set(xlabel="batch size (requests)", ylabel="throughput (tokens/s)")
+    right.set_ylabel("latency (s)")
+    ax.set_ylim(bottom=0)
+    right.set_ylim(bottom=0)
+    ax.legend(handles=[left_line, right_line], loc="upper left")
+    return ax
+
+
+def timing_bars(timings: Mapping[str, Timing], ax: Axes | None = None) -> Axes:
+    """One horizontal bar per label: the median, with the quartiles as a whisker."""
+    ax = ax or plt.subplots(figsize=(8, 0.6 * len(timings) + 1.2))[1]
+    medians = np.array([timing.median_s for timing in timings.values()])
+    low, high = np.array([timing.quartiles_s for timing in timings.values()]).T
+    places = np.arange(len(timings))
+    ax.barh(places, medians, xerr=[medians - low, high - medians], color=BLUE, ecolor=GREY, capsize=4, height=0.6)
+    for place, value, end in zip(places, medians, high, strict=True):
+        ax.text(end, place, f"  {_readable_seconds(value)}", va="center")
+    ax.set_yticks(places, list(timings))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.25 * high.max())
+    ax.set_xlabel("time (s), median and quartiles")
+    ax.grid(False, axis="y")
+    return ax
+
+
+def _readable_seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
+def timeline(trace: Trace, ax: Axes | None = None, *, long_request: int | None = None) -> Axes:
+    """Which request holds which slot at every forward: the picture of batching.
+
+    A coloured cell is a token somebody asked for; two shades alternate so that neighbours can be told
+    apart. A pale cell is an idle slot.
+
+    Args:
+        long_request: requests that gained at least this many tokens are drawn in orange.
+    """
+    ax = ax or plt.subplots(figsize=(9, 0.32 * trace.slots + 1.6))[1]
+    tokens = [len(times) for times in trace.token_times_s()]
+    order: dict[tuple[int, int], int] = {}  # (slot, request) -> how many came before it in this slot
+    grid = np.zeros((trace.slots, trace.forwards), dtype=int)
+    for step, requests in enumerate(trace.slot_rows()):
+        for slot, request in enumerate(requests):
+            if request is None:
+                continue
+            place = order.setdefault((slot, request), sum(1 for held, _ in order if held == slot))
+            is_long = long_request is not None and tokens[request] >= long_request
+            grid[slot, step] = 1 + 2 * is_long + place % 2
+    colors = [PALE, BLUE, "#7fb0de", ORANGE, "#f3be7c"]
+    ax.pcolormesh(grid, cmap=ListedColormap(colors), vmin=-0.5, vmax=4.5)
+    ax.set_yticks(np.arange(trace.slots) + 0.5, [str(slot) for slot in range(trace.slots)])
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.set(xlabel="forward pass", ylabel="slot")
+    handles = [
+        Patch(color=BLUE, label="short request" if long_request else "request"),
+        Patch(color=PALE, label="idle"),
+    ]
+    if long_request:
+        handles.insert(1, Patch(color=ORANGE, label=f"request of {long_request} tokens or more"))
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=3)
+    return ax

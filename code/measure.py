@@ -1,0 +1,303 @@
+"""Measuring: the only place where this project reads a clock.
+
+Terms, defined once (all in seconds; `Trace` computes them):
+
+    TTFT        time to first token: from sending a request to its first token, queueing included
+    TPOT        time per output token of one request: (latency - TTFT) / (tokens - 1)
+    ITL         inter-token latency: every single gap between two tokens of one request
+    latency     from sending a request to its last token = TTFT + TPOT * (tokens - 1)
+    throughput  output tokens per second over all requests
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from tqdm.auto import tqdm
+
+from helpers import Batch, Request
+
+# --- Timing a function -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repeated runs of one thing. `str()` gives median and quartiles in milliseconds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        """The run in the middle: half were faster, half slower."""
+        return median(self.seconds)
+
+    @property
+    def quartiles_s(self) -> tuple[float, float]:
+        """A quarter of the runs were faster than the first, a quarter slower than the second."""
+        if len(self.seconds) == 1:
+            return self.seconds * 2
+        low, _, high = quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
+    def __str__(self) -> str:
+        low, high = self.quartiles_s
+        return f"{self.median_s * 1e3:.1f} ms (quartiles {low * 1e3:.1f} to {high * 1e3:.1f}, {len(self.seconds)} runs)"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two things timed in turn, a b a b ..., so that a machine that drifts slows both alike."""
+
+    a: Timing
+    b: Timing
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long as b a takes: the median over the pairs."""
+        return median(a / b for a, b in zip(self.a.seconds, self.b.seconds, strict=True))
+
+
+def timed(fn: Callable[[], Any], *, repeats: int = 5, warmup: int = 1, progress: str | None = None) -> Timing:
+    """Time `fn()`: `warmup` runs that do not count, then `repeats` that do.
+
+    Args:
+        progress: a label; shows a progress bar over the runs.
+    """
+    _check_runs(repeats, warmup)
+    return Timing(tuple(_run_rounds([fn], repeats, warmup, progress)[0]))
+
+
+def compare(
+    a: Callable[[], Any],
+    b: Callable[[], Any],
+    *,
+    repeats: int = 5,
+    warmup: int = 1,
+    progress: str | None = None,
+) -> Comparison:
+    """Time `a()` and `b()` in interleaved pairs. Arguments as for `timed`."""
+    _check_runs(repeats, warmup)
+    seconds_a, seconds_b = _run_rounds([a, b], repeats, warmup, progress)
+    return Comparison(Timing(tuple(seconds_a)), Timing(tuple(seconds_b)))
+
+
+def _run_rounds(
+    functions: Sequence[Callable[[], Any]], repeats: int, warmup: int, progress: str | None
+) -> list[list[float]]:
+    seconds: list[list[float]] = [[] for _ in functions]
+    for turn in tqdm(range(warmup + repeats), desc=progress, disable=progress is None):
+        for fn, runs in zip(functions, seconds, strict=True):
+            elapsed = _seconds(fn)
+            if turn >= warmup:
+                runs.append(elapsed)
+    return seconds
+
+
+def _seconds(fn: Callable[[], Any]) -> float:
+    _synchronize()
+    start = perf_counter()
+    fn()
+    _synchronize()
+    return perf_counter() - start
+
+
+def step_seconds(steps: Iterator[Any]) -> list[float]:
+    """How long each item of an iterator took to come, such as each token of `generate_tokens`."""
+    seconds: list[float] = []
+    done = object()
+    while True:
+        _synchronize()
+        start = perf_counter()
+        item = next(steps, done)
+        _synchronize()
+        if item is done:
+            return seconds
+        seconds.append(perf_counter() - start)
+
+
+def _synchronize() -> None:
+    """Wait for the GPU: a CUDA call returns before its work is done."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _check_runs(repeats: int, warmup: int) -> None:
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"repeats is {repeats} and warmup {warmup}; at least 1 and 0 are needed")
+
+
+# --- The machine -------------------------------------------------------------------------------------
+
+
+def memory_bandwidth(*, size_bytes: int = 256 * 2**20, repeats: int = 7, device: str = "cpu") -> float:
+    """Bytes per second at which a buffer too large for the caches can be read; the best of several runs.
+
+    The floor of a decode step at batch 1: every weight is read once, so it cannot take less than
+    weight bytes / this.
+    """
+    buffer = torch.ones(size_bytes // 4, dtype=torch.float32, device=device)
+    timing = timed(buffer.sum, repeats=repeats, warmup=2)
+    return buffer.numel() * buffer.element_size() / min(timing.seconds)
+
+
+def machine() -> dict[str, str]:
+    """What a number depends on: versions, processor kind, threads and device. No names, no paths."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu threads": str(torch.get_num_threads()),
+        "gpu": gpu,
+    }
+
+
+# --- Tracing a run -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass of a traced run.
+
+    Attributes:
+        phase: `"prefill"` or `"decode"`.
+        requests: index of the request in every row.
+        gained: indices of the requests that gained a token; the other rows rode along for nothing.
+        width: columns of the batch, cached and new (S+T).
+        padded_tokens: cells of rows x width that are padding.
+        start_s, end_s: since the run began.
+    """
+
+    phase: str
+    requests: tuple[int, ...]
+    gained: tuple[int, ...]
+    width: int
+    padded_tokens: int
+    start_s: float
+    end_s: float
+
+    @property
+    def seconds(self) -> float:
+        """How long the forward took."""
+        return self.end_s - self.start_s
+
+
+@dataclass
+class Trace:
+    """One row per forward of `run_static` or `run_continuous`; all times follow from them.
+
+        trace = Trace()
+        run_continuous(requests, batch_size=8, trace=trace)
+        trace.forwards, trace.slot_utilization, trace.throughput
+
+    All requests count as sent when the run begins, so waiting for a slot is part of TTFT and latency.
+    A request without tokens has no TTFT; its entry is NaN, and so is the TPOT of a single token.
+    """
+
+    rows: list[Forward] = field(default_factory=list)
+    slots: int = 0
+    request_count: int = 0
+    _index: dict[int, int] = field(default_factory=dict, repr=False)
+    _start: float = field(default=0.0, repr=False)
+
+    def begin(self, requests: Sequence[Request], slots: int) -> None:
+        """Called by the run when it starts. A trace that was used before is cleared."""
+        self.rows.clear()
+        self.slots, self.request_count = slots, len(requests)
+        self._index = {id(request): index for index, request in enumerate(requests)}
+        self._start = perf_counter()
+
+    @contextmanager
+    def forward(self, batch: Batch) -> Iterator[None]:
+        """Called by the run around each forward."""
+        phase = "prefill" if batch.past_key_values is None else "decode"
+        requests = tuple(self._index[id(request)] for request in batch.requests)
+        gained = tuple(index for index, request in zip(requests, batch.requests, strict=True) if not request.finished)
+        mask = batch.attention_mask
+        padded = mask.numel() - int(mask.sum())
+        _synchronize()
+        start = perf_counter() - self._start
+        yield
+        _synchronize()
+        end = perf_counter() - self._start
+        self.rows.append(Forward(phase, requests, gained, mask.shape[1], padded, start, end))
+
+    @property
+    def forwards(self) -> int:
+        """Number of forward passes, prefill and decode."""
+        return len(self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated over all requests."""
+        return sum(len(row.gained) for row in self.rows)
+
+    @property
+    def padded_tokens(self) -> int:
+        """Padding cells summed over all forwards."""
+        return sum(row.padded_tokens for row in self.rows)
+
+    @property
+    def slot_utilization(self) -> float:
+        """Share of slots x forwards that produced a token somebody asked for."""
+        return self.tokens / (self.slots * self.forwards) if self.rows else 0.0
+
+    @property
+    def total_s(self) -> float:
+        """From the beginning of the run to the end of its last forward."""
+        return self.rows[-1].end_s if self.rows else 0.0
+
+    @property
+    def throughput(self) -> float:
+        """Output tokens per second over all requests."""
+        return self.tokens / self.total_s if self.rows else 0.0
+
+    def token_times_s(self) -> list[list[float]]:
+        """For every request, when each of its tokens was there."""
+        times: list[list[float]] = [[] for _ in range(self.request_count)]
+        for row in self.rows:
+            for index in row.gained:
+                times[index].append(row.end_s)
+        return times
+
+    def ttft_s(self) -> np.ndarray:
+        """Time to first token of every request."""
+        return np.array([times[0] if times else np.nan for times in self.token_times_s()])
+
+    def latency_s(self) -> np.ndarray:
+        """Time to the last token of every request."""
+        return np.array([times[-1] if times else np.nan for times in self.token_times_s()])
+
+    def tpot_s(self) -> np.ndarray:
+        """Time per output token after the first, of every request."""
+        return np.array([np.mean(np.diff(t)) if len(t) > 1 else np.nan for t in self.token_times_s()])
+
+    def itl_s(self) -> np.ndarray:
+        """Every gap between two tokens of the same request, over all requests."""
+        return np.concatenate([np.diff(times) for times in self.token_times_s()] or [np.array([])])
+
+    def slot_rows(self) -> list[list[int | None]]:
+        """Which request sits in which slot at every forward: `[forward][slot]`, `None` where a slot is idle.
+
+        Only requests that gained a token count; a row that rides along leaves its slot idle.
+        """
+        last_seen = {request: index for index, row in enumerate(self.rows) for request in row.requests}
+        held: dict[int, int] = {}  # request -> slot
+        grid = []
+        for index, row in enumerate(self.rows):
+            held = {request: slot for request, slot in held.items() if last_seen[request] >= index}
+            free = [slot for slot in range(self.slots) if slot not in held.values()]
+            held |= dict(zip((r for r in row.requests if r not in held), free, strict=False))
+            occupied = {held[request]: request for request in row.gained}
+            grid.append([occupied.get(slot) for slot in range(self.slots)])
+        return grid

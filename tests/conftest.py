@@ -1,0 +1,131 @@
+"""Tiny random models and a byte tokenizer: small enough for hundreds of exact comparisons."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from helpers import Request
+
+VOCABULARY, CONTEXT = 257, 96  # 256 bytes and <|endoftext|>
+ARCHITECTURES = ("gpt2", "llama", "qwen3", "gpt_neox")
+
+
+def _gpt2() -> PreTrainedModel:
+    sizes = {"n_positions": CONTEXT, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    return GPT2LMHeadModel(GPT2Config(**_common(), **sizes))
+
+
+def _llama() -> PreTrainedModel:  # grouped-query attention: 4 heads share 2 key/value heads
+    return LlamaForCausalLM(LlamaConfig(**_common(), **_sizes(), num_key_value_heads=2))
+
+
+def _qwen3() -> PreTrainedModel:
+    return Qwen3ForCausalLM(Qwen3Config(**_common(), **_sizes(), num_key_value_heads=2, head_dim=8))
+
+
+def _gpt_neox() -> PreTrainedModel:
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**_common(), **_sizes()))
+
+
+def _common() -> dict:
+    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    return {"vocab_size": VOCABULARY, "initializer_range": 0.4, **ids}
+
+
+def _sizes() -> dict:
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": CONTEXT,
+    }
+
+
+def tiny_model(architecture: str, seed: int = 0) -> PreTrainedModel:
+    """A random model in float64, so that rounding cannot flip a greedy choice."""
+    build = {"gpt2": _gpt2, "llama": _llama, "qwen3": _qwen3, "gpt_neox": _gpt_neox}[architecture]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build().double().eval()
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return tiny_model(request.param)
+
+
+@pytest.fixture
+def gpt2() -> PreTrainedModel:
+    return tiny_model("gpt2")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte of UTF-8, and `<|endoftext|>`: enough to break characters apart."""
+    alphabet = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    inner = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<|endoftext|>", pad_token="<|endoftext|>", padding_side="left"
+    )
+
+
+def random_requests(count: int, seed: int = 0, budgets: tuple[int, ...] = (0, 1, 2, 5, 9, 14)) -> list[Request]:
+    """Ragged prompts and unequal budgets, the first ones covering every budget."""
+    rng = random.Random(seed)
+    return [
+        Request(
+            [rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 12))],
+            budgets[index] if index < len(budgets) else rng.choice(budgets),
+        )
+        for index in range(count)
+    ]
+
+
+def reference(model: PreTrainedModel, request: Request) -> list[int]:
+    """What transformers itself generates for this request alone."""
+    if request.max_tokens == 0:
+        return []
+    prompt = request.prompt_ids or request.prompt
+    eos = {"eos_token_id": None} if request.ignore_eos else {}
+    ids = model.generate(
+        torch.tensor([prompt], device=model.device),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=model.device),
+        max_new_tokens=request.max_tokens,
+        do_sample=False,
+        pad_token_id=0,
+        **eos,
+    )
+    return ids[0, len(prompt) :].tolist()
+
+
+@pytest.fixture
+def with_eos() -> Callable[[PreTrainedModel, list[Request]], int]:
+    """Makes a token that the model really produces its end-of-sequence token."""
+
+    def choose(model: PreTrainedModel, requests: list[Request]) -> int:
+        longest = max(requests, key=lambda request: request.max_tokens)
+        token = reference(model, longest)[longest.max_tokens // 2]
+        model.generation_config.eos_token_id = token
+        return token
+
+    return choose

@@ -1,0 +1,403 @@
+"""Generation from text, quantization within its bound, LoRA equal to PEFT."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import random_requests, reference, tiny_model
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from helpers import Request, run_continuous
+from utils import (
+    LoraLayer,
+    QuantizedLinear,
+    add_lora,
+    dequantize,
+    generate,
+    load_lora,
+    lora_state_dict,
+    merge_lora,
+    pack_int4,
+    quantize,
+    quantize_model,
+    size_in_bytes,
+    unmerge_lora,
+    unpack_int4,
+)
+
+IDS = torch.tensor([[5, 100, 7, 42, 9]])
+
+
+def random_tensor(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+# --- generate ----------------------------------------------------------------------------------------
+
+
+def test_every_answer_reaches_its_own_asker(gpt2, tokenizer):
+    requests = [(f"request number {index}", budget) for index, budget in enumerate([3, 12, 1, 7, 0, 5, 9, 2, 4, 6, 8])]
+    texts = generate(gpt2, tokenizer, requests, batch_size=3)
+    for (prompt, budget), text in zip(requests, texts, strict=True):
+        ids = tokenizer(prompt)["input_ids"]
+        expected = tokenizer.decode(ids + reference(gpt2, Request(ids, budget)), skip_special_tokens=True)
+        assert text == expected and text.startswith(prompt)
+    assert len(set(texts)) == len(texts)
+    assert texts == generate(model=gpt2, tokenizer=tokenizer, requests=requests)
+    assert generate(gpt2, tokenizer, []) == []
+
+
+def test_characters_of_several_bytes_stay_whole(tokenizer):
+    """A model that writes the two bytes of an e-acute in two steps."""
+    model = tiny_model("gpt2")
+    first, second = tokenizer("é")["input_ids"]
+    table = {0: first, first: second, second: first}
+
+    class Parrot(nn.Module):
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return self.next_logits
+
+    parrot = Parrot()
+    model.lm_head = parrot
+
+    def choose(_module: nn.Module, _args: tuple, kwargs: dict) -> None:
+        last = kwargs["input_ids"][:, -1].tolist()
+        parrot.next_logits = torch.eye(257, dtype=torch.float64)[[table.get(token, first) for token in last]][:, None]
+
+    model.register_forward_pre_hook(choose, with_kwargs=True)
+    assert generate(model, tokenizer, [("x", 4), ("caf", 2)], batch_size=2) == ["xéé", "café"]
+
+
+# --- quantize and dequantize -------------------------------------------------------------------------
+
+KINDS = pytest.mark.parametrize(
+    "options",
+    [{}, {"dim": 0}, {"dim": 1}, {"dim": -1}, {"group_size": 6}, {"dim": 0, "group_size": 4}],
+    ids=str,
+)
+
+
+@KINDS
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_error_is_at_most_half_a_step(options, bits):
+    t = random_tensor(18, 12) * torch.logspace(-2, 2, 18)[:, None] + 0.3
+    codes, state = quantize(t, bits=bits, **options)
+    restored = dequantize(codes, state)
+    assert codes.dtype == torch.uint8 and codes.shape == t.shape and int(codes.max()) <= 2**bits - 1
+    assert restored.shape == t.shape and restored.dtype == t.dtype
+    half_step = dequantize(
+        torch.ones_like(codes), replace(state, scale=state.scale / 2, zero_point=state.zero_point * 0)
+    )
+    assert ((t - restored).abs() <= half_step * (1 + 1e-4)).all()
+    assert (t - restored).abs().max() > 0.3 * half_step.max()  # the bound is not idle
+    again = dequantize(*quantize(restored, bits=bits, **options))
+    assert torch.allclose(again, restored, rtol=1e-5, atol=0)  # quantizing twice is quantizing once
+
+
+def test_rounding_has_no_bias():
+    t = random_tensor(200_000)
+    codes, state = quantize(t)
+    assert abs((dequantize(codes, state) - t).mean()) <= 0.02 * state.scale.item()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_zero_is_exact_even_outside_the_range(sign):
+    t = sign * torch.tensor([3.0, 5.0, 7.7])
+    codes, state = quantize(torch.cat([t, torch.zeros(1)]))
+    assert dequantize(codes, state)[-1] == 0.0
+    assert 0 <= quantize(t)[1].zero_point.item() <= 255
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.3, 1e-20, -1e30, 65504.0])
+def test_constants_are_exact(value):
+    t = torch.full((3, 4), value)
+    assert torch.equal(dequantize(*quantize(t)), t)
+
+
+def test_per_channel_is_no_worse_than_per_tensor():
+    t = random_tensor(16, 64) * torch.logspace(-2, 1, 16)[:, None]
+    errors = [(dequantize(*quantize(t, dim=dim)) - t).abs().mean() for dim in (None, 0)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtype_comes_back(dtype):
+    t = random_tensor(5, 7, dtype=dtype)
+    assert dequantize(*quantize(t)).dtype == dtype
+
+
+def test_the_widest_range_does_not_overflow():
+    t = torch.tensor([-3e38, 0.0, 3e38])
+    assert torch.isfinite(dequantize(*quantize(t))).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8])
+def test_int4_packing_round_trips(width):
+    codes = torch.randint(16, (3, width), dtype=torch.uint8)
+    packed = pack_int4(codes)
+    assert packed.shape == (3, (width + 1) // 2)
+    assert torch.equal(unpack_int4(packed, width), codes)
+
+
+@pytest.mark.parametrize(
+    ("t", "options", "error", "says"),
+    [
+        (torch.tensor([1.0, float("nan")]), {}, ValueError, "NaN or infinity"),
+        (torch.tensor([1.0, float("inf")]), {}, ValueError, "NaN or infinity"),
+        (torch.zeros(0, 3), {}, ValueError, r"at least one value.*\(0, 3\)"),
+        (torch.tensor([1, 2]), {}, TypeError, "int64"),
+        (torch.ones(4), {"bits": 9}, ValueError, "bits is 9; it must be 2 to 8"),
+        (torch.ones(4), {"dim": 1}, ValueError, "dim is 1"),
+        (torch.ones(4), {"group_size": 3}, ValueError, "group_size is 3.*4 values"),
+    ],
+)
+def test_what_cannot_be_quantized_is_refused(t, options, error, says):
+    with pytest.raises(error, match=says):
+        quantize(t, **options)
+
+
+# --- QuantizedLinear and quantize_model --------------------------------------------------------------
+
+
+def linear_layers(inputs: int = 12, outputs: int = 20) -> list[nn.Module]:
+    torch.manual_seed(0)
+    return [nn.Linear(inputs, outputs), nn.Linear(inputs, outputs, bias=False), Conv1D(outputs, inputs)]
+
+
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize(("bits", "group_size"), [(8, None), (8, 4), (4, None), (4, 6)])
+def test_quantized_linear_computes_with_the_dequantized_weight(kind, bits, group_size):
+    layer = linear_layers()[kind]
+    quantized = QuantizedLinear(layer, bits=bits, group_size=group_size)
+    weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+    expected = dequantize(*quantize(weight.detach(), bits=bits, dim=0, group_size=group_size))
+    assert torch.equal(quantized.weight, expected)
+    x = random_tensor(2, 3, 12)
+    with torch.no_grad():
+        assert torch.allclose(quantized(x), nn.functional.linear(x, expected, layer.bias))
+        assert (quantized(x) - layer(x)).abs().max() > 0
+    groups = 1 if group_size is None else 12 // group_size
+    code_bytes = 20 * 12 if bits == 8 else 20 * 6
+    assert size_in_bytes(quantized) == code_bytes + 20 * groups * (4 + 1) + (0 if layer.bias is None else 20 * 4)
+
+
+def test_quantized_linear_of_something_else_is_refused():
+    with pytest.raises(TypeError, match="Embedding is not a linear layer"):
+        QuantizedLinear(nn.Embedding(3, 4))
+
+
+def test_quantize_model_touches_only_linear_layers_and_only_the_copy(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    expected = logits(model)
+    quantized = quantize_model(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(logits(model), expected)
+    kinds = {type(module) for module in quantized.modules()}
+    assert QuantizedLinear in kinds and Conv1D not in kinds
+    plain = [name for name, module in quantized.named_modules() if type(module) is nn.Linear]
+    assert plain in (["lm_head"], ["embed_out"])
+    difference = (logits(quantized) - expected).abs().max() / expected.abs().max()
+    assert 0 < difference < 0.1
+    assert size_in_bytes(quantized) < size_in_bytes(model)
+
+
+def test_tied_weights_stay_tied(gpt2):
+    quantized = quantize_model(gpt2)
+    assert quantized.lm_head.weight is quantized.transformer.wte.weight
+    assert quantized.lm_head.weight is not gpt2.lm_head.weight
+
+
+def test_quantized_model_generates_alike_alone_and_in_a_batch(model):
+    quantized = quantize_model(model)
+    requests = random_requests(9)
+    served = run_continuous(requests, 4, model=quantized)
+    assert [r.output_ids for r in served] == [reference(quantized, request) for request in requests]
+
+
+def test_skip_and_group_size(gpt2):
+    quantized = quantize_model(gpt2, bits=4, group_size=8, skip=["c_proj"])
+    kinds = {name.rpartition(".")[2]: type(module) for name, module in quantized.named_modules()}
+    assert kinds["c_proj"] is Conv1D and kinds["c_fc"] is QuantizedLinear
+    with pytest.raises(ValueError, match="group_size is 7"):
+        quantize_model(gpt2, group_size=7)
+
+
+def test_quantizing_twice_is_refused(gpt2):
+    with pytest.raises(ValueError, match="quantized already"):
+        quantize_model(quantize_model(gpt2))
+
+
+def test_size_in_bytes_counts_tied_weights_once(gpt2):
+    unique = {id(parameter): parameter.numel() * 8 for parameter in gpt2.parameters()}
+    assert size_in_bytes(gpt2) == sum(unique.values())
+    t = torch.zeros(3, 5)
+    assert size_in_bytes([t, {"again": t}]) == 60
+    with pytest.raises(TypeError, match="str"):
+        size_in_bytes("text")
+
+
+# --- LoRA --------------------------------------------------------------------------------------------
+
+
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every B values, so that the adapters do something."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            with torch.no_grad():
+                module.lora_b.copy_(torch.randn(module.lora_b.shape, generator=generator) * 0.3)
+    return model
+
+
+def test_a_new_adapter_changes_nothing_bit_for_bit(model):
+    before = logits(model)
+    assert add_lora(model, 4) is model
+    assert torch.equal(logits(model), before)
+    assert (logits(randomize(model)) - before).abs().max() > 1e-3
+
+
+def test_only_the_factors_train(gpt2):
+    add_lora(gpt2, 2)
+    trainable = {name for name, parameter in gpt2.named_parameters() if parameter.requires_grad}
+    assert trainable == {f"transformer.h.{i}.attn.c_attn.lora_{part}" for i in range(2) for part in "ab"}
+    gpt2(input_ids=IDS, labels=IDS).loss.backward()
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in gpt2.parameters())
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_lora_layer_equals_peft(kind):
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = linear_layers()[kind]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)
+
+    ours = add_lora(Wrapped(), 3, alpha=7, targets=["layer"])
+    config = LoraConfig(r=3, lora_alpha=7, target_modules=["layer"], fan_in_fan_out=kind == 2)
+    theirs = get_peft_model(Wrapped(), config)
+    randomize(ours)
+    with torch.no_grad():
+        their_layer = theirs.base_model.model.layer
+        their_layer.lora_A["default"].weight.copy_(ours.layer.lora_a)
+        their_layer.lora_B["default"].weight.copy_(ours.layer.lora_b)
+        x = random_tensor(4, 12)
+        assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+        assert not torch.allclose(ours(x), Wrapped()(x), atol=1e-2)
+        merge_lora(ours)
+        merged = theirs.merge_and_unload()
+        assert torch.allclose(ours.layer.base_layer.weight, merged.layer.weight, atol=1e-6)
+
+
+def test_merge_and_unmerge(model):
+    before = logits(model)
+    adapted = logits(randomize(add_lora(model, 4, alpha=8)))
+    merge_lora(model)
+    once = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert (logits(model) - adapted).abs().max() <= 1e-6
+    merge_lora(model)
+    assert all(torch.equal(tensor, once[name]) for name, tensor in model.state_dict().items())
+    unmerge_lora(unmerge_lora(model))
+    assert (logits(model) - adapted).abs().max() <= 1e-6
+    assert (adapted - before).abs().max() > 1e-3
+
+
+def test_hot_swap_changes_the_answers_and_back(gpt2):
+    base = copy.deepcopy(gpt2).state_dict()
+    add_lora(gpt2, 4)
+    states = [lora_state_dict(randomize(gpt2, seed)) for seed in (1, 2)]
+    answers = [logits(load_lora(gpt2, state)) for state in states]
+    assert (answers[0] - answers[1]).abs().max() > 1e-3
+    assert torch.equal(logits(load_lora(gpt2, states[0])), answers[0])
+    weights = {name.replace("base_layer.", ""): tensor for name, tensor in gpt2.state_dict().items()}
+    assert all(torch.equal(weights[name], tensor) for name, tensor in base.items())
+
+
+def test_state_dict_is_a_copy_in_the_models_own_names(gpt2):
+    add_lora(gpt2, 4)
+    state = lora_state_dict(gpt2)
+    assert set(state) <= set(gpt2.state_dict())
+    state["transformer.h.0.attn.c_attn.lora_a"].zero_()
+    assert gpt2.transformer.h[0].attn.c_attn.lora_a.abs().sum() > 0
+
+
+def test_lora_over_a_quantized_base(gpt2):
+    quantized = quantize_model(gpt2)
+    before = logits(quantized)
+    add_lora(quantized, 4)
+    assert torch.equal(logits(quantized), before)
+    randomize(quantized)
+    after = logits(quantized)
+    assert (after - before).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="quantized base"):
+        merge_lora(quantized)
+    assert torch.equal(logits(quantized), after)
+
+
+def test_quantizing_a_model_with_adapters_keeps_them(gpt2):
+    randomize(add_lora(gpt2, 4))
+    quantized = quantize_model(gpt2)
+    layer = quantized.transformer.h[0].attn.c_attn
+    assert isinstance(layer, LoraLayer) and isinstance(layer.base_layer, QuantizedLinear)
+    assert torch.equal(layer.lora_b, gpt2.transformer.h[0].attn.c_attn.lora_b)
+
+
+def test_adapters_follow_the_model_to_another_dtype(gpt2):
+    add_lora(gpt2, 4).float()
+    assert gpt2.transformer.h[0].attn.c_attn.lora_a.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("base", "r", "error", "says"),
+    [
+        (nn.Linear(8, 5), 0, ValueError, "r is 0.* 1 to 5"),
+        (nn.Linear(8, 5), 6, ValueError, "r is 6.* 1 to 5"),
+        (nn.Linear(8, 5), 2.0, TypeError, r"r is 2\.0"),
+        (nn.Linear(8, 5), True, TypeError, "r is True"),
+        (nn.LayerNorm(8), 2, TypeError, "LayerNorm is not a linear layer"),
+    ],
+)
+def test_what_cannot_take_an_adapter_is_refused(base, r, error, says):
+    with pytest.raises(error, match=says):
+        LoraLayer(base, r)
+    assert all(parameter.requires_grad for parameter in base.parameters())
+
+
+def test_a_refused_add_lora_leaves_the_model_alone(gpt2):
+    names = list(gpt2.state_dict())
+    for options, says in (({"targets": ["nothing"]}, "'nothing'.*c_attn"), ({"r": 99}, "r is 99")):
+        with pytest.raises(ValueError, match=says):
+            add_lora(gpt2, **{"r": 2} | options)
+    assert list(gpt2.state_dict()) == names
+    assert all(parameter.requires_grad for parameter in gpt2.parameters())
+    add_lora(gpt2, 2)
+    with pytest.raises(ValueError, match="LoRA layers already"):
+        add_lora(gpt2, 2)
+
+
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(gpt2):
+    add_lora(gpt2, 4)
+    state = lora_state_dict(randomize(gpt2))
+    before = logits(gpt2)
+    first = next(iter(state))
+    with pytest.raises(KeyError, match="missing from the adapter.*lora_a"):
+        load_lora(gpt2, {name: tensor for name, tensor in state.items() if name != first})
+    with pytest.raises(KeyError, match="unknown to the model.*stranger"):
+        load_lora(gpt2, state | {"stranger": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"lora_a is \(2, 32\), the model's is \(4, 32\)"):
+        load_lora(gpt2, {name: tensor * 0 for name, tensor in state.items()} | {first: state[first][:2]})
+    assert torch.equal(logits(gpt2), before)
+    merge_lora(gpt2)
+    with pytest.raises(ValueError, match="unmerge_lora"):
+        load_lora(gpt2, state)
