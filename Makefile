@@ -1,0 +1,78 @@
+# One environment, .venv, made and installed once and used by every target.
+# Works with GNU make 3.81 (macOS) and later. The parts: targets, then the environment.
+
+VENV := .venv
+RUN  := $(VENV)/bin/python
+
+# The Python that .venv is made from: the one named by PYTHON=..., else the first of these that fits.
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
+
+# A user's pip setting for installs outside environments would make installs inside one fail.
+export PIP_USER = 0
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help lessons lab execute test lint clean new-environment
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@echo "Usage: make TARGET [PYTHON=python3.12]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+
+lessons: $(VENV)/.installed-run ## run the five lessons; results and pages go to build/lessons/
+	@$(RUN) tools/lessons.py run
+
+lab: $(VENV)/.installed-run ## open the lessons in Jupyter Lab
+	@cd notebooks && ../$(RUN) -m jupyter lab --KernelManager.transport_encryption=auto
+
+execute: $(VENV)/.installed-run ## execute the committed notebooks again, in place
+	@$(RUN) tools/lessons.py execute
+
+test: lint ## lint, then run every test
+	@$(RUN) -m pytest
+
+lint: $(VENV)/.installed-dev ## check the style of code and notebooks
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+
+clean: ## remove build/ and caches (.venv and training checkpoints stay)
+	@rm -rf build .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	@find . -name $(VENV) -prune -o -name .git -prune -o \
+	    -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+# The environment. A stamp is written only after its install has succeeded: an interrupted install is
+# taken up again, a finished one is not repeated until its requirements file changes.
+
+# True while .venv holds a Python that still runs, fits, and can install; otherwise .venv is made anew.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+VENV_WORKS := $(shell $(RUN) -c 'import pip._internal; $(FITS)' 2>/dev/null && echo yes)
+
+$(VENV)/.installed-run: requirements.txt $(if $(VENV_WORKS),,new-environment)
+	@echo "Installing the lessons' packages into $(VENV) (several minutes the first time: torch is large) ..."
+	@$(RUN) -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed-run
+	@echo "Installing what the tests add into $(VENV) (under a minute) ..."
+	@$(RUN) -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+new-environment:
+	@found=; \
+	for python in $(PYTHONS); do \
+	    if "$$python" -c '$(FITS)' 2>/dev/null; then found="$$python"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "The lessons need Python 3.11, 3.12 or 3.13. None of these is one: $(PYTHONS)." >&2; \
+	    echo "Install one, or say where yours is: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+	    exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    version=$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    echo "$$found cannot create environments: its venv module is not installed." >&2; \
+	    echo "On Debian and Ubuntu: sudo apt install python$$version-venv" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$("$$found" --version) ..."; \
+	"$$found" -m venv --clear $(VENV)

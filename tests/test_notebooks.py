@@ -1,0 +1,408 @@
+"""The committed lessons run and are clean, and tools/lessons.py does to notebooks what it says."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import lessons
+
+LESSONS = (
+    "Lesson_1-Text_Generation",
+    "Lesson_2-Batching",
+    "Lesson_3-Continuous_Batching",
+    "Lesson_4-Quantization",
+    "Lesson_5-Low-Rank_Adaptation",
+)
+NO_NETWORK = Path(__file__).parent / "no_network"
+
+
+# ---------------------------------------------------------------------------------------------------
+# The lessons
+
+
+@pytest.fixture
+def no_network(tmp_path: Path) -> dict[str, str]:
+    """Variables for a kernel that may reach nothing beyond loopback; `refused(...)` tells what it tried."""
+    python_path = os.pathsep.join(filter(None, [str(NO_NETWORK), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": python_path, "NO_NETWORK_LOG": str(tmp_path / "refused")}
+
+
+def refused(environment: dict[str, str]) -> str:
+    """The connections a kernel started with the fixture's variables has tried, with where from."""
+    log = Path(environment["NO_NETWORK_LOG"])
+    return log.read_text() if log.exists() else ""
+
+
+def test_the_folder_holds_the_five_lessons() -> None:
+    assert [path.stem for path in lessons.find_lessons()] == list(LESSONS)
+
+
+@pytest.mark.notebooks
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_runs(name: str, no_network: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the bundled model, in a fresh kernel, without the network, each cell within its 120 seconds."""
+    monkeypatch.delenv("COURSE_MODEL", raising=False)
+    outcome = lessons.run_notebook(lessons.NOTEBOOKS / f"{name}.ipynb", environment=no_network)
+    assert outcome.failure is None
+    assert outcome.headline
+    assert not refused(no_network)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_committed_lesson_is_clean(name: str) -> None:
+    assert lessons.problems(lessons.NOTEBOOKS / f"{name}.ipynb") == []
+
+
+# ---------------------------------------------------------------------------------------------------
+# Tiny lessons to try the tool on
+
+SETUP = 'import sys\nsys.path.insert(0, "../code")'
+RESULT = "print('Headline: 2.0 times')"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty notebooks/ folder."""
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path / "notebooks"
+
+
+def write_lesson(folder: Path, name: str, *sources: str) -> Path:
+    """An unexecuted lesson: a heading, the setup cell, then one code cell for each of `sources`."""
+    cells = [new_markdown_cell("# A lesson"), *(new_code_cell(source) for source in (SETUP, *sources))]
+    path = folder / f"{name}.ipynb"
+    lessons.write_notebook(new_notebook(cells=cells), path)
+    return path
+
+
+def write_clean_lesson(folder: Path) -> Path:
+    """A lesson as `make execute` leaves it, written by hand: no kernel is needed for it."""
+    path = write_lesson(folder, "Lesson_1-Tiny", RESULT)
+    nb = lessons.read_notebook(path)
+    for count, cell in enumerate(lessons.code_cells(nb), start=1):
+        cell.execution_count = count
+    nb.cells[-1].outputs = [new_output("stream", name="stdout", text="Headline: 2.0 times\n")]
+    lessons.normalise(nb)
+    lessons.write_notebook(nb, path)
+    return path
+
+
+def command(name: str, folder: Path, *arguments: str) -> int:
+    """Exit status of `lessons.py NAME` on the lessons in `folder`; `run` writes to a folder beside it."""
+    out = ["--out", str(folder.parent / "out")] if name == "run" else []
+    return lessons.main([name, "--notebooks", str(folder), *out, *arguments])
+
+
+# ---------------------------------------------------------------------------------------------------
+# run
+
+
+def test_run_writes_copies_pages_and_an_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [write_lesson(folder, "Lesson_1-One", RESULT), write_lesson(folder, "Lesson_2-Two_Words", RESULT)]
+    before = [path.read_bytes() for path in paths]
+    assert command("run", folder) == 0
+    assert [path.read_bytes() for path in paths] == before
+    out = folder.parent / "out"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)
+    index = (out / "index.html").read_text()
+    for path in paths:
+        assert lessons.headline(lessons.read_notebook(out / path.name)) == "2.0 times"
+        assert "2.0 times" in (out / f"{path.stem}.html").read_text()
+        assert f'href="{path.stem}.html"' in index
+    assert "Lesson 2: Two Words" in index
+    summary = capsys.readouterr().out
+    assert re.search(r"^Lesson 1: One +\d+\.\d s  2\.0 times$", summary, re.MULTILINE)
+    assert re.search(r"^Lesson 2: Two Words +\d+\.\d s  2\.0 times$", summary, re.MULTILINE)
+
+
+def test_failing_cell_is_named_and_later_lessons_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lesson(folder, "Lesson_1-Broken", "1 + 1", "# a comment\nraise ValueError('one\\ntwo')", RESULT)
+    write_lesson(folder, "Lesson_2-Sound", RESULT)
+    assert command("run", folder) == 1
+    captured = capsys.readouterr()
+    expected = "error: Lesson_1-Broken.ipynb, code cell 3 (`# a comment`): ValueError: two"
+    assert expected in captured.err
+    assert "FAILED in code cell 3" in captured.out
+    assert "2.0 times" in captured.out
+    partial = lessons.read_notebook(folder.parent / "out" / "Lesson_1-Broken.ipynb")
+    assert [cell.execution_count for cell in lessons.code_cells(partial)] == [1, 2, 3, None]
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("while True: pass", "it ran longer than 1 seconds"),
+        ("import os; os._exit(1)", "its kernel died (out of memory?)"),
+    ],
+)
+def test_endless_cell_and_dead_kernel_are_failures(folder: Path, source: str, error: str) -> None:
+    path = write_lesson(folder, "Lesson_1-Broken", source)
+    failure = lessons.run_notebook(path, timeout_s=1).failure
+    assert failure == lessons.Failure(2, source, error)
+
+
+def test_run_picks_lessons_and_rejects_unknown_ones(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [write_lesson(folder, f"Lesson_{number}-L") for number in (1, 2, 3)]
+    assert lessons.find_lessons(["3", "Lesson_1-L.ipynb"], folder) == [paths[0], paths[2]]
+    assert command("run", folder, "4") == 2
+    assert "there is no lesson '4'" in capsys.readouterr().err
+
+
+def test_run_refuses_to_write_over_the_notebooks(folder: Path) -> None:
+    before = write_lesson(folder, "Lesson_1-L", RESULT).read_bytes()
+    assert lessons.main(["run", "--notebooks", str(folder), "--out", str(folder)]) == 2
+    assert (folder / "Lesson_1-L.ipynb").read_bytes() == before
+
+
+def test_kernel_is_this_interpreter_in_the_notebooks_folder(folder: Path) -> None:
+    path = write_lesson(folder, "Lesson_1-L", "import os\nprint('Headline:', sys.executable, os.getcwd())")
+    assert lessons.run_notebook(path).headline == f"{sys.executable} {folder.resolve()}"
+
+
+def test_links_still_arrive_from_the_page(tmp_path: Path) -> None:
+    page = '<a href="Lesson_2-B.ipynb">next</a> <img src="../notes/a.svg"> <a href="https://a.org/b.ipynb">'
+    moved = lessons.relocate_links(page, tmp_path / "notebooks", tmp_path / "build" / "lessons")
+    assert 'href="Lesson_2-B.html"' in moved
+    assert 'src="../../notebooks/../notes/a.svg"' in moved
+    assert 'href="https://a.org/b.ipynb"' in moved
+
+
+# ---------------------------------------------------------------------------------------------------
+# The guard against connections
+
+CONNECTIONS = [
+    "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)",
+    "import socket; socket.socket().connect_ex(('192.0.2.1', 80))",
+    "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9))",
+    "import socket; socket.gethostbyname('example.org')",
+]
+
+
+@pytest.mark.parametrize("source", CONNECTIONS)
+def test_connection_is_refused(folder: Path, no_network: dict[str, str], source: str) -> None:
+    path = write_lesson(folder, "Lesson_1-L", source)
+    failure = lessons.run_notebook(path, environment=no_network).failure
+    assert failure is not None
+    assert failure.error.startswith("NetworkRefused: ")
+    assert "the tests allow no connection beyond loopback" in failure.error
+    assert "refused" in refused(no_network)
+
+
+def test_swallowed_refusal_is_on_record_and_loopback_is_free(folder: Path, no_network: dict[str, str]) -> None:
+    loopback = "import socket\nserver = socket.create_server(('127.0.0.1', 0))\n"
+    loopback += "socket.create_connection(server.getsockname()).close()"
+    path = write_lesson(folder, "Lesson_1-L", loopback)
+    assert lessons.run_notebook(path, environment=no_network).failure is None
+    assert refused(no_network) == ""
+    path = write_lesson(folder, "Lesson_1-L", f"try:\n    {CONNECTIONS[0]}\nexcept OSError:\n    pass")
+    assert lessons.run_notebook(path, environment=no_network).failure is None
+    assert "192.0.2.1 refused" in refused(no_network)
+
+
+# ---------------------------------------------------------------------------------------------------
+# execute
+
+
+def test_execute_is_clean_and_can_be_repeated(folder: Path) -> None:
+    bars = "import time\nfrom tqdm import tqdm\nfrom tqdm.auto import tqdm as auto\n"
+    bars += "for _ in tqdm(range(3), desc='plain: bar'): time.sleep(0.01)\nfor _ in auto(range(3)): pass"
+    path = write_lesson(folder, "Lesson_1-L", bars, "1 + 1", RESULT)
+    assert command("check", folder) == 1
+    assert command("execute", folder) == 0
+    assert lessons.problems(path) == []
+    first = path.read_bytes()
+    assert command("execute", folder) == 0
+    assert path.read_bytes() == first
+    assert [entry.name for entry in folder.iterdir()] == [path.name]
+
+
+def test_execute_leaves_a_failing_notebook_as_it_was(folder: Path) -> None:
+    path = write_lesson(folder, "Lesson_1-L", "raise ValueError")
+    before = path.read_bytes()
+    assert command("execute", folder) == 1
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_execute_changes_nothing_and_leaves_no_kernel(folder: Path, signal_number: int) -> None:
+    wait = "import os, pathlib, time\npathlib.Path('unfinished').write_text(str(os.getpid()))\n"
+    wait += "os.rename('unfinished', 'kernel')\ntime.sleep(60)"
+    path = write_lesson(folder, "Lesson_1-L", wait)
+    before = path.read_bytes()
+    tool = [sys.executable, lessons.__file__, "execute", "--notebooks", str(folder)]
+    process = subprocess.Popen(tool, stderr=subprocess.PIPE, text=True)
+    wait_until((folder / "kernel").exists)
+    process.send_signal(signal_number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("Interrupted: ")
+    assert "Traceback" not in errors
+    assert path.read_bytes() == before
+    kernel = int((folder / "kernel").read_text())
+    wait_until(lambda: not is_running(kernel))
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 30) -> None:
+    """Return as soon as `condition` holds; fail the test if it does not within `limit_s` seconds."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def is_running(process_id: int) -> bool:
+    """True while there is a process of this number."""
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------
+# check
+
+
+def test_clean_lesson_has_no_problems(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lessons.problems(write_clean_lesson(folder)) == []
+    assert command("check", folder) == 0
+    assert "nothing to complain about" in capsys.readouterr().out
+
+
+def add_output(kind: str, **content: object) -> Callable[[NotebookNode], None]:
+    """A change to a notebook: its last cell gets one more output."""
+    return lambda nb: nb.cells[-1].outputs.append(new_output(kind, **content))
+
+
+def lose_the_hash(nb: NotebookNode) -> None:
+    nb.metadata.pop("companion")
+
+
+def change_source(nb: NotebookNode) -> None:
+    nb.cells[0].source += "!"
+
+
+def change_setup(nb: NotebookNode) -> None:
+    nb.cells[1].source = "import sys"
+
+
+def skip_a_count(nb: NotebookNode) -> None:
+    nb.cells[-1].execution_count = 3
+
+
+def lose_a_count(nb: NotebookNode) -> None:
+    nb.cells[-1].execution_count = None
+
+
+def lose_the_headline(nb: NotebookNode) -> None:
+    nb.cells[-1].outputs = []
+
+
+DEFECTS = {
+    "its source has changed": change_source,
+    "was not executed by `make execute`": lose_the_hash,
+    "does not call sys.path.insert": change_setup,
+    "code cell 2 has the execution count 3": skip_a_count,
+    "code cell 2 was not executed": lose_a_count,
+    "no code cell prints a line": lose_the_headline,
+    "code cell 2 writes to stderr: careful": add_output("stream", name="stderr", text="careful\n"),
+    "code cell 2 ends in an error: ValueError": add_output("error", ename="ValueError", evalue=""),
+    "code cell 2 shows a widget": add_output("display_data", data={lessons.WIDGET_VIEW: {}}),
+    "code cell 2 prints 41 lines": add_output("stream", name="stdout", text="x\n" * 41),
+    "the file has 3,": add_output("display_data", data={"image/png": "x" * 3_000_000}),
+}
+
+
+@pytest.mark.parametrize("expected", DEFECTS)
+def test_check_finds(folder: Path, expected: str) -> None:
+    path = write_clean_lesson(folder)
+    nb = lessons.read_notebook(path)
+    DEFECTS[expected](nb)
+    lessons.write_notebook(nb, path)
+    assert any(expected in problem for problem in lessons.problems(path))
+
+
+HOME = "/".join(["", "home", "ada"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"open('{HOME}/model')",
+        f"file://{HOME}/model",
+        HOME.replace("home", "Users") + "/model",
+        "C:\\model",
+        f"{lessons.ROOT}/code/helpers.py",
+    ],
+)
+def test_check_finds_absolute_paths(folder: Path, text: str) -> None:
+    path = write_clean_lesson(folder)
+    nb = lessons.read_notebook(path)
+    nb.cells[-1].outputs.append(new_output("display_data", data={"text/html": f"<p>\n{text}\n</p>"}))
+    nb.cells[0].source += f"\n{text}"
+    found = list(lessons.private_path_problems(nb))
+    assert found == [
+        f"cell 1 (markdown) holds an absolute path: {text}",
+        f"the output of code cell 2 holds an absolute path: {text}",
+    ]
+
+
+@pytest.mark.parametrize("text", ["https://example.org/home/page", "../tmp/x", "and/or", "/s per token"])
+def test_check_lets_other_slashes_pass(folder: Path, text: str) -> None:
+    path = write_clean_lesson(folder)
+    nb = lessons.read_notebook(path)
+    nb.cells[0].source += text
+    assert list(lessons.private_path_problems(nb)) == []
+
+
+def test_unreadable_notebook_is_a_problem(folder: Path) -> None:
+    path = folder / "Lesson_1-L.ipynb"
+    path.write_text("{}")
+    assert "is not a notebook of format 4" in lessons.problems(path)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_bar"),
+    [
+        ("100%|##########| 4/4 [00:01<00:00,  3.99it/s]\n", True),
+        ("Loading weights:  25%|##5       | 1/4 [00:00<?, ?it/s]", True),
+        ("step: 7it [00:03,  2.10it/s, loss=1.2]\n", True),
+        ("\r  0%|          | 0/2 [00:00<?, ?it/s]\r100%|####| 2/2 [00:00<00:00, 9.0tokens/s]\n\n", True),
+        ("TqdmWarning: IProgress not found. Please update jupyter and ipywidgets.\n", False),
+        ("100%|####| 4/4 [00:01<00:00,  3.99it/s]\nUserWarning: careful\n", False),
+        ("UserWarning: 3 weights [a, b, c]\n", False),
+    ],
+)
+def test_only_bars_are_dropped_from_stderr(text: str, is_bar: bool) -> None:
+    assert lessons.is_progress_bar(new_output("stream", name="stderr", text=text)) is is_bar
+    assert not lessons.is_progress_bar(new_output("stream", name="stdout", text=text))
+
+
+def test_source_hash_covers_text_and_nothing_else(folder: Path) -> None:
+    nb = lessons.read_notebook(write_clean_lesson(folder))
+    before = lessons.source_hash(nb)
+    lessons.clear_outputs(nb)
+    nb.metadata["note"] = "x"
+    assert lessons.source_hash(nb) == before
+    nb.cells[0].source += "!"
+    assert lessons.source_hash(nb) != before
+
+
+def test_cells_without_an_id_get_the_same_one_each_time() -> None:
+    cells = [{"source": "x"}, {"source": ["x"]}, {"source": "y", "id": "kept"}]
+    again = [dict(cell) for cell in cells]
+    lessons.give_ids(cells)
+    lessons.give_ids(again)
+    assert cells == again
+    assert len({cell["id"] for cell in cells}) == 3
+    assert cells[2]["id"] == "kept"
