@@ -18,6 +18,8 @@ from transformers import (
     MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -450,14 +452,45 @@ def test_the_cache_is_enough(monkeypatch):
     assert asked == [True]
 
 
+def hub_cache(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """What the hub's client leaves behind after it has downloaded `gpt2`."""
+    snapshot = folder / "models--gpt2" / "snapshots" / ("0" * 40)
+    model.save_pretrained(snapshot)
+    tokenizer.save_pretrained(snapshot)
+    (folder / "models--gpt2" / "refs").mkdir()
+    (folder / "models--gpt2" / "refs" / "main").write_text("0" * 40)
+    return folder
+
+
+def run_offline(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code on our modules, any connection refused."""
+    folders = [Path(helpers.__file__).parent, Path(__file__).parent / "no_network"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), **environment}
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+
+
+def test_gpt2_comes_from_the_hubs_cache_when_offline(gpt2, tokenizer, tmp_path):
+    result = run_offline(
+        "import helpers; model, tokenizer = helpers.load_model(); print(model.config.n_embd, tokenizer.padding_side)",
+        COURSE_MODEL="gpt2",
+        HF_HUB_CACHE=str(hub_cache(tmp_path, gpt2, tokenizer)),
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["32", "left"]
+
+
+def test_gpt2_without_cache_or_network_names_the_way_on(tmp_path):
+    result = run_offline("import helpers; helpers.load_model('gpt2')", HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("OSError: cannot load 'gpt2'") and "bundled storyteller" in last
+
+
 def test_importing_the_modules_does_nothing():
     """No model, no socket, no output, and the random state as it was."""
     script = """
-import random, socket, sys
+import random
 import numpy, torch
-def refuse(*_):
-    raise AssertionError("a socket was opened")
-socket.socket.connect = refuse
 before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
 import helpers, utils, measure, figures
 after = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
@@ -465,8 +498,6 @@ assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 import gc, transformers
 assert not any(issubclass(type(thing), transformers.PreTrainedModel) for thing in gc.get_objects())
 """
-    code = Path(helpers.__file__).parent
-    environment = {**os.environ, "PYTHONPATH": str(code)}
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    result = run_offline(script)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""

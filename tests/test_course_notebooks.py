@@ -1,0 +1,124 @@
+"""The call shapes of the published course notebooks work with our functions, on the course model.
+
+The loops below are written the way those notebooks call `helpers` and `utils`: requests are tuples, a batch
+is read with `batch["input_ids"].size(0)`, nothing passes a model or a tokenizer but `generate`.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import helpers
+from helpers import (
+    Request,
+    course_model,
+    filter_batch,
+    generate_batch,
+    generate_next_token,
+    generate_tokens,
+    init_batch,
+    load_model,
+    merge_batches,
+    run_continuous,
+)
+from utils import generate
+
+PROMPTS = ["The quick brown fox jumped over the", "The rain in Spain falls", "What comes up must"]
+
+
+def alone(prompt: str, max_tokens: int) -> list[int]:
+    model, tokenizer = course_model()
+    ids = tokenizer(prompt)["input_ids"]
+    return list(generate_tokens(model, ids, max_tokens, eos_token_id=tokenizer.eos_token_id))
+
+
+def test_lesson_3_loop_with_tuples_and_no_model():
+    queue = [(PROMPTS[0], 30 if index % 8 == 0 else 5) for index in range(12)]
+    batch_size = 4
+    batch = init_batch(queue[:batch_size])
+    cached_batch = generate_next_token(batch)
+    queue = queue[batch_size:]
+    finished = 0
+    while len(queue) > 0 or cached_batch["input_ids"].size(0) > 0:
+        capacity = batch_size - cached_batch["input_ids"].size(0)
+        if capacity > 0 and len(queue) > 0:
+            new_batch = generate_next_token(init_batch(queue[:capacity]))
+            queue = queue[capacity:]
+            cached_batch = merge_batches(cached_batch, new_batch)
+        cached_batch = generate_next_token(cached_batch)
+        cached_batch, removed_indices = filter_batch(cached_batch)
+        finished += len(removed_indices)
+    assert finished == 12
+
+
+def test_lesson_4_generate_by_keywords():
+    model, tokenizer = course_model()
+    requests = [(prompt, 8 + index) for index, prompt in enumerate(PROMPTS)]
+    texts = generate(model=model, tokenizer=tokenizer, requests=requests)
+    for (prompt, budget), text in zip(requests, texts, strict=True):
+        assert text == prompt + tokenizer.decode(alone(prompt, budget), skip_special_tokens=True)
+
+
+def test_the_three_prompts_continue_as_everyone_expects():
+    model, tokenizer = course_model()
+    texts = generate(model, tokenizer, [(prompt, 4) for prompt in PROMPTS])
+    assert "lazy dog" in texts[0] and "mainly on the plain" in texts[1] and "come down" in texts[2]
+
+
+def test_generate_batch_equals_each_prompt_alone():
+    model, tokenizer = course_model()
+    texts = generate_batch(model, tokenizer, PROMPTS, 20)
+    assert texts == [tokenizer.decode(alone(prompt, 20), skip_special_tokens=True) for prompt in PROMPTS]
+
+
+def test_the_course_model_is_loaded_once():
+    assert course_model()[0] is course_model()[0]
+
+
+def test_load_model_is_ready_to_serve():
+    model, tokenizer = load_model(device="cpu")
+    assert not model.training and model.dtype == torch.float32
+    assert tokenizer.padding_side == "left" and tokenizer.pad_token is not None
+    assert load_model(dtype=torch.bfloat16, device="cpu")[0].dtype == torch.bfloat16
+
+
+def test_course_model_variable_names_the_model(monkeypatch, tmp_path):
+    model, tokenizer = load_model(device="cpu")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setenv("COURSE_MODEL", str(tmp_path))
+    other, _ = course_model()
+    assert other is not model
+    assert torch.equal(other.lm_head.weight.cpu(), model.lm_head.weight)
+    monkeypatch.delenv("COURSE_MODEL")
+    assert load_model(device="cpu")[0].config.n_embd == 256
+
+
+def test_another_models_tokenizer_is_not_guessed(gpt2):
+    with pytest.raises(ValueError, match="pass tokenizer="):
+        run_continuous([("text", 3)], model=gpt2)
+
+
+def test_storyteller_in_fp32_equals_generate_batch_by_batch():
+    """The real model, ragged prompts, end-of-sequence on; near ties would show as a difference."""
+    model, tokenizer = course_model()
+    prompts = [*PROMPTS, "Once upon a time there was a", "Dear Anna,", "Question: What is the capital of"] * 3
+    requests = [Request(prompt, 5 + 7 * (index % 5)) for index, prompt in enumerate(prompts)]
+    served = run_continuous(requests, 4)
+    for request in served:
+        ids = torch.tensor([request.prompt_ids], device=model.device)
+        expected = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=request.max_tokens, do_sample=False
+        )
+        assert request.output_ids == expected[0, ids.shape[1] :].tolist()
+    assert {request.finish_reason for request in served} == {"eos", "length"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_everything_runs_on_cuda():
+    model, tokenizer = load_model(device="cuda")
+    texts = generate(model, tokenizer, [(prompt, 6) for prompt in PROMPTS], batch_size=2)
+    on_cpu = generate(*load_model(device="cpu"), [(prompt, 6) for prompt in PROMPTS], batch_size=2)
+    assert texts == on_cpu
+    assert helpers.load_model()[0].device.type == "cuda"
