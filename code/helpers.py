@@ -202,14 +202,15 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
         ValueError: rows of this model cannot be padded, merged and filtered.
     """
     cache = DynamicCache(config=model.config)
-    accepted = _forward_parameters(type(model))
     other_layers = sorted({type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer})
     reasons = [f"its cache has {name} layers" for name in other_layers]
     if model.config.is_encoder_decoder:
         reasons.append("it has an encoder")
-    if "past_key_values" not in accepted:
+    accepted = _forward_parameters(type(model))
+    spelled_out = "input_ids" in accepted  # a wrapper around a model (PEFT, torch.compile) takes *args, **kwargs
+    if spelled_out and "past_key_values" not in accepted:
         reasons.append("it keeps a recurrent state instead of keys and values")
-    if "position_ids" not in accepted:
+    if spelled_out and "position_ids" not in accepted:
         reasons.append("it takes no position_ids, so left padding would change its answers")
     if reasons:
         raise ValueError(

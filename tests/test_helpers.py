@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONTEXT, VOCABULARY, random_requests, reference, tiny_model
+from peft import LoraConfig, get_peft_model
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -403,6 +404,13 @@ def test_models_that_cannot_be_batched_are_refused(kind):
     model = unsupported_models()[kind]().eval()
     with pytest.raises(ValueError, match="cannot be batched here"):
         run_continuous([FINE], model=model)
+
+
+def test_a_model_wrapped_by_peft_is_served(gpt2):
+    requests = random_requests(7)
+    wanted = [reference(gpt2, request) for request in requests]
+    wrapped = get_peft_model(gpt2, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    assert outputs(run_continuous(requests, 3, model=wrapped)) == wanted
 
 
 # --- Loading -----------------------------------------------------------------------------------------
