@@ -226,7 +226,7 @@ def test_the_weight_of_text_drops_after_the_drill_and_grows_back() -> None:
     assert weights == pytest.approx([1] * 7 + [0.1] * 5 + [0.55] + [1] * 3)
     tokenizer = train.train_tokenizer(TINY)
     assert train.token_weights(plan, tokenizer, 0) is None
-    assert set(train.token_weights(plan, tokenizer, 15).unique().tolist()) == {pytest.approx(0.1), 1.0}
+    assert train.token_weights(plan, tokenizer, 15).unique().tolist() == pytest.approx([0.1, 1.0])
 
 
 def start_tiny(folder: Path) -> train.Trainer:
@@ -372,6 +372,15 @@ def test_padding_does_not_change_a_continuation(storyteller: tuple) -> None:
 
 
 # The card
+
+
+def test_encoding_is_not_changed_by_an_earlier_padded_call(storyteller: tuple) -> None:
+    _, tokenizer = storyteller
+    texts = ["Once", "Once upon a time there was a fox"]
+    before = evaluate.encode(tokenizer, texts)
+    tokenizer(texts, padding=True)
+    assert evaluate.encode(tokenizer, texts) == before
+    assert len(before[0]) < len(before[1])
 
 
 def test_held_out_loss_is_the_one_on_the_card(storyteller: tuple, evaluation: dict) -> None:

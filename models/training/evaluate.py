@@ -78,7 +78,8 @@ def load_storyteller(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizer
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text."""
+    """Token ids of each text, without padding: an earlier call may have left it switched on."""
+    tokenizer.backend_tokenizer.no_padding()
     return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts)]
 
 
