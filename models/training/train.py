@@ -1,6 +1,6 @@
 """Train the storyteller: a small GPT-2 that the lessons serve, from the generated corpus, on a laptop.
 
-    python models/training/train.py --minutes 62          # the bundled model: models/storyteller/
+    python models/training/train.py --minutes 64          # the bundled model: models/storyteller/
     python models/training/train.py --smoke --out /tmp/x  # the same files from a toy-sized model in under a minute
     python models/training/train.py --resume              # go on from the last checkpoint
 
