@@ -4,6 +4,10 @@
 VENV := .venv
 RUN  := $(VENV)/bin/python
 
+# A second environment with the oldest supported transformers, and the tests that run in it.
+OLDEST := .venv-oldest
+CANARY_TESTS := $(addprefix tests/test_,helpers.py utils.py properties.py bad_input.py round_trips.py)
+
 # The Python that .venv is made from: the one named by PYTHON=..., else the first of these that fits.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
 
@@ -13,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help lessons lab execute test lint clean new-environment
+.PHONY: help lessons lab execute test museum canary lint clean new-environment
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -29,16 +33,23 @@ lab: $(VENV)/.installed-run ## open the lessons in Jupyter Lab
 execute: $(VENV)/.installed-run ## execute the committed notebooks again, in place
 	@$(RUN) tools/lessons.py execute
 
-test: lint ## lint, then run every test
-	@$(RUN) -m pytest
+test: lint ## lint, then run every test and measure how much of code/ they cover
+	@$(RUN) -m pytest --cov --cov-report=term-missing
+
+museum: $(VENV)/.installed-dev ## put each known bug back and name the test that catches it
+	@cd tests && ../$(RUN) -m bug_museum
+
+canary: $(VENV)/.installed-dev $(OLDEST)/.installed ## compare tokens with the oldest supported transformers
+	@$(RUN) tools/canary.py --against $(OLDEST)/bin/python
+	@$(OLDEST)/bin/python -m pytest -p no:cacheprovider $(CANARY_TESTS)
 
 lint: $(VENV)/.installed-dev ## check the style of code and notebooks
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 
-clean: ## remove build/ and caches (.venv and training checkpoints stay)
+clean: ## remove build/ and caches (environments and training checkpoints stay)
 	@rm -rf build .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
-	@find . -name $(VENV) -prune -o -name .git -prune -o \
+	@find . -name '$(VENV)*' -prune -o -name .git -prune -o \
 	    -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # The environment. A stamp is written only after its install has succeeded: an interrupted install is
@@ -56,6 +67,12 @@ $(VENV)/.installed-run: requirements.txt $(if $(VENV_WORKS),,new-environment)
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed-run
 	@echo "Installing what the tests add into $(VENV) (under a minute) ..."
 	@$(RUN) -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+$(OLDEST)/.installed: requirements-oldest.txt $(VENV)/.installed-run
+	@echo "Installing the oldest supported transformers into $(OLDEST) ..."
+	@$(RUN) -m venv --clear $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --requirement requirements-oldest.txt
 	@touch $@
 
 new-environment:

@@ -65,33 +65,61 @@ def load_model(
         The model in eval mode, and a tokenizer that pads on the left and has a pad token.
 
     Raises:
-        OSError: the folder is incomplete, or the model is neither cached nor reachable.
+        OSError: the folder is incomplete or damaged, its weights are of another architecture than its
+            config, or the model is neither cached nor reachable. Weights are read as safetensors only.
     """
     name = str(name or os.environ.get("COURSE_MODEL") or STORYTELLER)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = _from_pretrained(AutoTokenizer, name, padding_side="left", truncation_side="left")
-    model = _from_pretrained(AutoModelForCausalLM, name, dtype=dtype, use_safetensors=True)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a folder without one
+        raise _cannot_load(name, "the tokenizer has no vocabulary; its files are missing")
+    model = _read_model(name, dtype)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model.to(device).eval(), tokenizer
 
 
+def _read_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with every weight read from its file; transformers would make up those that do not fit."""
+    report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, info = _from_pretrained(AutoModelForCausalLM, name, dtype=dtype, use_safetensors=True, **report)
+    unfit = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    if unfit:
+        raise _cannot_load(
+            name, f"the config asks for {_some(unfit)}, and the weights hold none of that name and shape"
+        )
+    return model
+
+
 def _from_pretrained(auto_class: Any, name: str, **options: Any) -> Any:
     """Read from disk or the local hub cache; ask the network only when that fails."""
-    is_path = Path(name).is_dir() or Path(name).is_absolute() or name.startswith(".")
-    attempts = [{"local_files_only": True}] if is_path else [{"local_files_only": True}, {}]
+    attempts = [{"local_files_only": True}] if _is_path(name) else [{"local_files_only": True}, {}]
     for attempt in attempts:
         try:
             return auto_class.from_pretrained(name, **attempt, **options)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = error
-    where = "its folder" if is_path else "the local hub cache or the Hugging Face hub"
-    raise OSError(
+    raise _cannot_load(name, str(reason).splitlines()[0]) from reason
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).is_dir() or Path(name).is_absolute() or name.startswith(".")
+
+
+def _cannot_load(name: str, cause: str) -> OSError:
+    where = "its folder" if _is_path(name) else "the local hub cache or the Hugging Face hub"
+    return OSError(
         f"cannot load {name!r} from {where}. Use a folder or a hub id that holds a config, a tokenizer and "
         "safetensors weights; or unset COURSE_MODEL and call load_model() for the bundled storyteller, "
-        f"which needs no network. The cause was: {str(reason).splitlines()[0]}"
-    ) from reason
+        f"which needs no network. The cause was: {cause}"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of these names, and how many more there are."""
+    first, *others = sorted(names)
+    return f"{first} (and {len(others)} more)" if others else first
 
 
 def gpt2_sized(seed: int = 0, dtype: torch.dtype = torch.float32) -> GPT2LMHeadModel:
@@ -131,7 +159,7 @@ def generate_token(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     Returns:
         Token ids (B,) int64.
     """
-    return _forward(model, inputs, use_cache=False).logits[:, -1].argmax(dim=-1)
+    return forward(model, inputs, use_cache=False).logits[:, -1].argmax(dim=-1)
 
 
 def generate_token_with_past(model: PreTrainedModel, inputs: Inputs) -> tuple[Tensor, Cache]:
@@ -146,13 +174,20 @@ def generate_token_with_past(model: PreTrainedModel, inputs: Inputs) -> tuple[Te
         Token ids (B,) int64, and the cache, now S+T long. The cache given is the one returned: the
         forward grows it in place.
     """
-    outputs = _forward(model, inputs, use_cache=True)
+    outputs = forward(model, inputs, use_cache=True)
     return outputs.logits[:, -1].argmax(dim=-1), outputs.past_key_values
 
 
 @torch.inference_mode()
-def _forward(model: PreTrainedModel, inputs: Inputs, *, use_cache: bool) -> Any:
-    """One forward pass with mask and positions always explicit; logits (B, 1, V) of the last position."""
+def forward(model: PreTrainedModel, inputs: Inputs, *, use_cache: bool) -> Any:
+    """One forward pass with mask and positions always explicit; logits (B, 1, V) of the last position.
+
+    Args:
+        inputs: as for `generate_token_with_past`; `position_ids` (B, T) follow from the mask when left out.
+
+    Raises:
+        ValueError: the mask is not as wide as cached and new tokens together, or rows are padded on the right.
+    """
     input_ids, cache = inputs["input_ids"], inputs.get("past_key_values")
     new, cached = input_ids.shape[1], cache.get_seq_length() if cache is not None else 0
     mask = inputs.get("attention_mask")
@@ -220,7 +255,7 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
     return cache
 
 
-def _cache_of(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
+def cache_of(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
     """A cache that holds these keys and values (B, H, S, D) as they are, without copying them."""
     cache = DynamicCache()
     for keys, values in layers:
@@ -353,7 +388,8 @@ class Batch:
         return getattr(self, name)
 
 
-def _empty_batch() -> Batch:
+def empty_batch() -> Batch:
+    """No rows and no width: what is left when everybody is done."""
     nothing = torch.zeros(0, 0, dtype=torch.long)
     return Batch([], nothing, nothing, nothing)
 
@@ -445,21 +481,21 @@ def merge_batches(batch1: Batch, batch2: Batch) -> Batch:
     return Batch(
         batch1.requests + batch2.requests,
         input_ids=torch.cat([batch1.input_ids, batch2.input_ids]),  # (B1+B2, 1)
-        attention_mask=_stack(batch1.attention_mask, batch2.attention_mask, dim=1),  # (B1+B2, S+1)
+        attention_mask=stack_rows(batch1.attention_mask, batch2.attention_mask, dim=1),  # (B1+B2, S+1)
         position_ids=torch.cat([batch1.position_ids, batch2.position_ids]),  # (B1+B2, 1)
-        past_key_values=_cache_of(  # (B1+B2, H, S, D)
-            (_stack(one.keys, two.keys, dim=2), _stack(one.values, two.values, dim=2)) for one, two in layers
+        past_key_values=cache_of(  # (B1+B2, H, S, D)
+            (stack_rows(one.keys, two.keys, dim=2), stack_rows(one.values, two.values, dim=2)) for one, two in layers
         ),
     )
 
 
-def _stack(first: Tensor, second: Tensor, dim: int) -> Tensor:
-    """Rows of both, the shorter one filled up with zeros in front along `dim`."""
+def stack_rows(first: Tensor, second: Tensor, dim: int) -> Tensor:
+    """Rows of both, one below the other; the shorter one gets zeros in front along `dim`."""
     size = max(first.shape[dim], second.shape[dim])
-    return torch.cat([_pad_left(first, size, dim), _pad_left(second, size, dim)])
+    return torch.cat([pad_left(first, size, dim), pad_left(second, size, dim)])
 
 
-def _pad_left(tensor: Tensor, size: int, dim: int) -> Tensor:
+def pad_left(tensor: Tensor, size: int, dim: int) -> Tensor:
     """Zeros in front along `dim` until it is `size` long; the tensor itself when it already is."""
     missing = size - tensor.shape[dim]
     if not missing:
@@ -479,7 +515,7 @@ def filter_batch(batch: Batch) -> tuple[Batch, list[int]]:
     if not removed:
         return batch, []
     if not kept:
-        return _empty_batch(), removed
+        return empty_batch(), removed
     mask = batch.attention_mask[kept]
     dead = int(mask.argmax(dim=1).min())  # columns that are padding in every row that stays
     cached = mask.shape[1] - batch.input_ids.shape[1]
@@ -488,14 +524,15 @@ def filter_batch(batch: Batch) -> tuple[Batch, list[int]]:
         input_ids=batch.input_ids[kept, max(0, dead - cached) :],
         attention_mask=mask[:, dead:],
         position_ids=batch.position_ids[kept, max(0, dead - cached) :],
-        past_key_values=_select_cache(batch.past_key_values, kept, dead),
+        past_key_values=select_cache(batch.past_key_values, kept, dead),
     ), removed
 
 
-def _select_cache(cache: Cache | None, rows: list[int], first_column: int) -> Cache | None:
+def select_cache(cache: Cache | None, rows: list[int], first_column: int) -> Cache | None:
+    """Copies of these rows of every layer, without the columns before `first_column`."""
     if cache is None:
         return None
-    return _cache_of(
+    return cache_of(
         (layer.keys[rows, :, first_column:], layer.values[rows, :, first_column:]) for layer in cache.layers
     )
 
@@ -565,7 +602,7 @@ def _release_finished(batch: Batch) -> Batch:
 
 def _release_together(batch: Batch) -> Batch:
     """Static: finished rows keep their slots until every row is finished."""
-    return _empty_batch() if all(request.finished for request in batch.requests) else batch
+    return empty_batch() if all(request.finished for request in batch.requests) else batch
 
 
 def _run(
@@ -589,7 +626,7 @@ def _run(
     if trace is not None:
         trace.begin(served, batch_size)
     waiting = deque(request for request in served if not request.finished)
-    running = _empty_batch()
+    running = empty_batch()
     with tqdm(total=len(waiting), desc="requests", disable=not progress) as bar:
         while waiting or len(running):
             free = min(batch_size - len(running), len(waiting))

@@ -11,6 +11,7 @@ Terms, defined once (all in seconds; `Trace` computes them):
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,10 +70,15 @@ class Comparison:
 def timed(fn: Callable[[], Any], *, repeats: int = 5, warmup: int = 1, progress: str | None = None) -> Timing:
     """Time `fn()`: `warmup` runs that do not count, then `repeats` that do.
 
+    The environment variable `COURSE_REPEATS` caps the repeats, and with it set nothing is warmed up: a
+    whole lesson can be tried quickly (`COURSE_REPEATS=1`), at the price of timings that mean little.
+
     Args:
         progress: a label; shows a progress bar over the runs.
+
+    Raises:
+        ValueError: fewer than 1 repeat or 0 warm-up runs, or a `COURSE_REPEATS` that is no such number.
     """
-    _check_runs(repeats, warmup)
     return Timing(tuple(_run_rounds([fn], repeats, warmup, progress)[0]))
 
 
@@ -84,8 +90,7 @@ def compare(
     warmup: int = 1,
     progress: str | None = None,
 ) -> Comparison:
-    """Time `a()` and `b()` in interleaved pairs. Arguments as for `timed`."""
-    _check_runs(repeats, warmup)
+    """Time `a()` and `b()` in interleaved pairs. Arguments and errors as for `timed`."""
     seconds_a, seconds_b = _run_rounds([a, b], repeats, warmup, progress)
     return Comparison(Timing(tuple(seconds_a)), Timing(tuple(seconds_b)))
 
@@ -93,6 +98,7 @@ def compare(
 def _run_rounds(
     functions: Sequence[Callable[[], Any]], repeats: int, warmup: int, progress: str | None
 ) -> list[list[float]]:
+    repeats, warmup = _capped(repeats, warmup)
     seconds: list[list[float]] = [[] for _ in functions]
     for turn in tqdm(range(warmup + repeats), desc=progress, disable=progress is None):
         for fn, runs in zip(functions, seconds, strict=True):
@@ -130,9 +136,16 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _check_runs(repeats: int, warmup: int) -> None:
+def _capped(repeats: int, warmup: int) -> tuple[int, int]:
+    """How many runs to time and to warm up with: those asked for, or fewer when `COURSE_REPEATS` says so."""
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats is {repeats} and warmup {warmup}; at least 1 and 0 are needed")
+    cap = os.environ.get("COURSE_REPEATS", "")
+    if not cap:
+        return repeats, warmup
+    if not cap.isdecimal() or int(cap) < 1:
+        raise ValueError(f"COURSE_REPEATS is {cap!r}; it must be a whole number, 1 or more, or not be set")
+    return min(repeats, int(cap)), 0
 
 
 # --- The machine -------------------------------------------------------------------------------------

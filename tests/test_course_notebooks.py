@@ -95,11 +95,6 @@ def test_course_model_variable_names_the_model(monkeypatch, tmp_path):
     assert load_model(device="cpu")[0].config.n_embd == 256
 
 
-def test_another_models_tokenizer_is_not_guessed(gpt2):
-    with pytest.raises(ValueError, match="pass tokenizer="):
-        run_continuous([("text", 3)], model=gpt2)
-
-
 def test_storyteller_in_fp32_equals_generate_batch_by_batch():
     """The real model, ragged prompts, end-of-sequence on; near ties would show as a difference."""
     model, tokenizer = course_model()

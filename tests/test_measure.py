@@ -7,10 +7,10 @@ import math
 import matplotlib as mpl
 import numpy as np
 import pytest
-from conftest import random_requests
 
 import figures
 import measure
+from conftest import random_requests
 from helpers import Request, run_continuous, run_static
 from measure import Comparison, Timing, Trace, compare, memory_bandwidth, step_seconds, timed
 
@@ -94,6 +94,27 @@ def test_static_rows_ride_along(gpt2):
     assert trace.slot_rows() == [[0, 1], [None, 1], [None, 1]]
 
 
+def test_a_static_schedule_by_hand(gpt2):
+    """Budgets 2, 4, 1 in two slots: a batch of two for 4 forwards, then the third request alone.
+
+    forward    1        2        3        4        5
+    slot 0     r0       r0       (r0)     (r0)     r2      (r0) rides along
+    slot 1     r1       r1       r1       r1       .
+    width      3        4        5        6        2       prompts of 3, 1 and 2 tokens
+    padding    2        2        2        2        0
+    """
+    requests = [Request([1, 2, 3], 2), Request([4], 4), Request([5, 6], 1)]
+    trace = Trace()
+    run_static(requests, 2, model=gpt2, trace=trace)
+    assert [row.phase for row in trace.rows] == ["prefill", "decode", "decode", "decode", "prefill"]
+    assert [row.requests for row in trace.rows] == [(0, 1)] * 4 + [(2,)]
+    assert [row.gained for row in trace.rows] == [(0, 1), (0, 1), (1,), (1,), (2,)]
+    assert [row.width for row in trace.rows] == [3, 4, 5, 6, 2]
+    assert [row.padded_tokens for row in trace.rows] == [2, 2, 2, 2, 0]
+    assert (trace.forwards, trace.tokens, trace.padded_tokens) == (5, 7, 8)
+    assert trace.slot_utilization == 7 / 10
+
+
 def test_times_of_requests_follow_from_the_rows(gpt2):
     requests = random_requests(11)
     trace = Trace()
@@ -133,8 +154,13 @@ def test_timed_runs_warmup_and_repeats(monkeypatch):
     calls = []
     timing = timed(lambda: calls.append(1), repeats=4, warmup=2)
     assert len(calls) == 6 and timing.seconds == (1, 1, 1, 1)
-    with pytest.raises(ValueError, match="repeats is 0"):
-        timed(print, repeats=0)
+
+
+def test_course_repeats_caps_the_runs(monkeypatch):
+    monkeypatch.setenv("COURSE_REPEATS", "2")
+    calls = []
+    assert len(timed(lambda: calls.append(1), repeats=5, warmup=3).seconds) == len(calls) == 2
+    assert len(timed(int, repeats=1).seconds) == 1
 
 
 def test_compare_interleaves():

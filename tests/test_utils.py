@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_requests, reference, tiny_model
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from conftest import random_requests, reference, tiny_model
 from helpers import Request, run_continuous
 from utils import (
     LoraLayer,
@@ -149,23 +149,6 @@ def test_int4_packing_round_trips(width):
     assert torch.equal(unpack_int4(packed, width), codes)
 
 
-@pytest.mark.parametrize(
-    ("t", "options", "error", "says"),
-    [
-        (torch.tensor([1.0, float("nan")]), {}, ValueError, "NaN or infinity"),
-        (torch.tensor([1.0, float("inf")]), {}, ValueError, "NaN or infinity"),
-        (torch.zeros(0, 3), {}, ValueError, r"at least one value.*\(0, 3\)"),
-        (torch.tensor([1, 2]), {}, TypeError, "int64"),
-        (torch.ones(4), {"bits": 9}, ValueError, "bits is 9; it must be 2 to 8"),
-        (torch.ones(4), {"dim": 1}, ValueError, "dim is 1"),
-        (torch.ones(4), {"group_size": 3}, ValueError, "group_size is 3.*4 values"),
-    ],
-)
-def test_what_cannot_be_quantized_is_refused(t, options, error, says):
-    with pytest.raises(error, match=says):
-        quantize(t, **options)
-
-
 # --- QuantizedLinear and quantize_model --------------------------------------------------------------
 
 
@@ -191,11 +174,6 @@ def test_quantized_linear_computes_with_the_dequantized_weight(kind, bits, group
     assert size_in_bytes(quantized) == code_bytes + 20 * groups * (4 + 1) + (0 if layer.bias is None else 20 * 4)
 
 
-def test_quantized_linear_of_something_else_is_refused():
-    with pytest.raises(TypeError, match="Embedding is not a linear layer"):
-        QuantizedLinear(nn.Embedding(3, 4))
-
-
 def test_quantize_model_touches_only_linear_layers_and_only_the_copy(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     expected = logits(model)
@@ -209,6 +187,17 @@ def test_quantize_model_touches_only_linear_layers_and_only_the_copy(model):
     difference = (logits(quantized) - expected).abs().max() / expected.abs().max()
     assert 0 < difference < 0.1
     assert size_in_bytes(quantized) < size_in_bytes(model)
+
+
+def test_quantize_model_leaves_biases_norms_and_embeddings_alone(gpt2):
+    with torch.no_grad():
+        for parameter in gpt2.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)  # fresh biases and norms are constants, which are exact
+    before, after = gpt2.state_dict(), quantize_model(gpt2).state_dict()
+    kept = [name for name in before if name in after]
+    assert {name.rpartition(".")[2] for name in kept} == {"bias", "weight"}
+    assert sum("bias" in name for name in kept) == 2 * 6 + 1 and "transformer.ln_f.weight" in kept
+    assert all(torch.equal(before[name], after[name]) for name in kept)
 
 
 def test_tied_weights_stay_tied(gpt2):
@@ -228,22 +217,15 @@ def test_skip_and_group_size(gpt2):
     quantized = quantize_model(gpt2, bits=4, group_size=8, skip=["c_proj"])
     kinds = {name.rpartition(".")[2]: type(module) for name, module in quantized.named_modules()}
     assert kinds["c_proj"] is Conv1D and kinds["c_fc"] is QuantizedLinear
-    with pytest.raises(ValueError, match="group_size is 7"):
-        quantize_model(gpt2, group_size=7)
-
-
-def test_quantizing_twice_is_refused(gpt2):
-    with pytest.raises(ValueError, match="quantized already"):
-        quantize_model(quantize_model(gpt2))
 
 
 def test_size_in_bytes_counts_tied_weights_once(gpt2):
-    unique = {id(parameter): parameter.numel() * 8 for parameter in gpt2.parameters()}
-    assert size_in_bytes(gpt2) == sum(unique.values())
+    tensors = [*gpt2.parameters(), *gpt2.buffers()]  # each once; GPT-2 has no buffers since transformers 5.1
+    assert size_in_bytes(gpt2) == sum(t.numel() * t.element_size() for t in tensors)
+    twice = gpt2.state_dict(keep_vars=True)
+    assert twice["lm_head.weight"] is twice["transformer.wte.weight"]
     t = torch.zeros(3, 5)
     assert size_in_bytes([t, {"again": t}]) == 60
-    with pytest.raises(TypeError, match="str"):
-        size_in_bytes("text")
 
 
 # --- LoRA --------------------------------------------------------------------------------------------
@@ -356,48 +338,3 @@ def test_quantizing_a_model_with_adapters_keeps_them(gpt2):
 def test_adapters_follow_the_model_to_another_dtype(gpt2):
     add_lora(gpt2, 4).float()
     assert gpt2.transformer.h[0].attn.c_attn.lora_a.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("base", "r", "error", "says"),
-    [
-        (nn.Linear(8, 5), 0, ValueError, "r is 0.* 1 to 5"),
-        (nn.Linear(8, 5), 6, ValueError, "r is 6.* 1 to 5"),
-        (nn.Linear(8, 5), 2.0, TypeError, r"r is 2\.0"),
-        (nn.Linear(8, 5), True, TypeError, "r is True"),
-        (nn.LayerNorm(8), 2, TypeError, "LayerNorm is not a linear layer"),
-    ],
-)
-def test_what_cannot_take_an_adapter_is_refused(base, r, error, says):
-    with pytest.raises(error, match=says):
-        LoraLayer(base, r)
-    assert all(parameter.requires_grad for parameter in base.parameters())
-
-
-def test_a_refused_add_lora_leaves_the_model_alone(gpt2):
-    names = list(gpt2.state_dict())
-    for options, says in (({"targets": ["nothing"]}, "'nothing'.*c_attn"), ({"r": 99}, "r is 99")):
-        with pytest.raises(ValueError, match=says):
-            add_lora(gpt2, **{"r": 2} | options)
-    assert list(gpt2.state_dict()) == names
-    assert all(parameter.requires_grad for parameter in gpt2.parameters())
-    add_lora(gpt2, 2)
-    with pytest.raises(ValueError, match="LoRA layers already"):
-        add_lora(gpt2, 2)
-
-
-def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(gpt2):
-    add_lora(gpt2, 4)
-    state = lora_state_dict(randomize(gpt2))
-    before = logits(gpt2)
-    first = next(iter(state))
-    with pytest.raises(KeyError, match="missing from the adapter.*lora_a"):
-        load_lora(gpt2, {name: tensor for name, tensor in state.items() if name != first})
-    with pytest.raises(KeyError, match="unknown to the model.*stranger"):
-        load_lora(gpt2, state | {"stranger": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"lora_a is \(2, 32\), the model's is \(4, 32\)"):
-        load_lora(gpt2, {name: tensor * 0 for name, tensor in state.items()} | {first: state[first][:2]})
-    assert torch.equal(logits(gpt2), before)
-    merge_lora(gpt2)
-    with pytest.raises(ValueError, match="unmerge_lora"):
-        load_lora(gpt2, state)
