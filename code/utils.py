@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -102,7 +104,7 @@ def quantize(
         ValueError: `t` is empty or holds NaN or infinity; `bits`, `dim` or `group_size` does not fit.
     """
     _check_quantizable(t, bits)
-    grouped = _grouped(t if t.dtype == torch.float64 else t.float(), dim, group_size)  # (C, G, n)
+    grouped = split_groups(t if t.dtype == torch.float64 else t.float(), dim, group_size)  # (C, G, n)
     low, high = grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True)
     levels = 2**bits - 1
     step = high.clamp(min=0) / levels - low.clamp(max=0) / levels  # not (high - low): that can overflow
@@ -111,15 +113,15 @@ def quantize(
     zero_point = (-low.clamp(max=0) / scale + 0.5).floor()
     codes = (grouped / scale + zero_point).round().clamp(0, levels).to(torch.uint8)
     state = QuantState(scale, zero_point.to(torch.uint8), bits, t.dtype, dim)
-    return _ungrouped(codes, t.shape, dim), state
+    return join_groups(codes, t.shape, dim), state
 
 
 def dequantize(values: Tensor, state: QuantState) -> Tensor:
     """The values that codes stand for, in the original dtype; inverse of `quantize` up to rounding."""
     channels, groups, _ = state.scale.shape
-    codes = _by_channel(values, state.dim).view(channels, groups, -1)
+    codes = by_channel(values, state.dim).view(channels, groups, -1)
     restored = (codes.to(state.scale.dtype) - state.zero_point) * state.scale
-    return _ungrouped(restored, values.shape, state.dim).to(state.dtype)
+    return join_groups(restored, values.shape, state.dim).to(state.dtype)
 
 
 def _check_quantizable(t: Tensor, bits: int) -> None:
@@ -133,7 +135,7 @@ def _check_quantizable(t: Tensor, bits: int) -> None:
         raise ValueError(f"bits is {bits}; it must be 2 to 8")
 
 
-def _by_channel(t: Tensor, dim: int | None) -> Tensor:
+def by_channel(t: Tensor, dim: int | None) -> Tensor:
     """(C, N): one row per index along `dim`, or a single row."""
     if dim is None:
         return t.reshape(1, -1)
@@ -142,16 +144,16 @@ def _by_channel(t: Tensor, dim: int | None) -> Tensor:
     return t.movedim(dim, 0).reshape(t.shape[dim], -1)
 
 
-def _grouped(t: Tensor, dim: int | None, group_size: int | None) -> Tensor:
+def split_groups(t: Tensor, dim: int | None, group_size: int | None) -> Tensor:
     """(C, G, n): channels, groups in a channel, values in a group."""
-    rows = _by_channel(t, dim)
+    rows = by_channel(t, dim)
     size = rows.shape[1] if group_size is None else group_size
     if size < 1 or rows.shape[1] % size:
         raise ValueError(f"group_size is {size}; it must divide the {rows.shape[1]} values of a channel")
     return rows.view(rows.shape[0], -1, size)
 
 
-def _ungrouped(grouped: Tensor, shape: torch.Size, dim: int | None) -> Tensor:
+def join_groups(grouped: Tensor, shape: torch.Size, dim: int | None) -> Tensor:
     """(C, G, n) back to `shape`."""
     if dim is None:
         return grouped.reshape(shape)
@@ -210,7 +212,36 @@ class QuantizedLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, groups={self.scale.shape[1]}"
 
 
-def quantize_model(model: Model, *, bits: int = 8, group_size: int | None = None, skip: Collection[str] = ()) -> Model:
+class QuantizedEmbedding(nn.Module):
+    """The lookup of an embedding that is also the output head: one set of codes for both.
+
+    Args:
+        head: the quantized head (vocabulary, width); its buffers are shared, not copied.
+    """
+
+    def __init__(self, head: QuantizedLinear) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = head.out_features, head.in_features
+        self.bits, self.dtype = head.bits, head.dtype
+        for name in ("codes", "scale", "zero_point"):
+            self.register_buffer(name, getattr(head, name))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """input_ids (...) -> (..., width): only the rows asked for are dequantized."""
+        rows = input_ids.flatten()
+        codes = unpack_int4(self.codes[rows], self.embedding_dim) if self.bits == 4 else self.codes[rows]
+        state = QuantState(self.scale[rows], self.zero_point[rows], self.bits, self.dtype, dim=0)
+        return dequantize(codes, state).view(*input_ids.shape, self.embedding_dim)
+
+
+def quantize_model(
+    model: Model,
+    *,
+    bits: int = 8,
+    group_size: int | None = None,
+    skip: Collection[str] = (),
+    quantize_head: bool = False,
+) -> Model:
     """A copy of the model with every linear layer quantized; the original is left as it is.
 
     Norms, biases and embeddings stay in floating point, and so does the output head: it decides the
@@ -219,10 +250,12 @@ def quantize_model(model: Model, *, bits: int = 8, group_size: int | None = None
     Args:
         bits, group_size: as for `QuantizedLinear`.
         skip: names of further layers to leave alone, as in `model.named_modules()`, or their last part.
+        quantize_head: the output head too, and with it the embedding where the two are one matrix.
 
     Raises:
-        ValueError: the model is quantized already, or a group size does not divide a layer's width.
+        ValueError: the model is quantized or packed already, or a group size does not divide a layer's width.
     """
+    _check_not_packed(model, "quantize the original, then pack the copy")
     if any(isinstance(module, QuantizedLinear) for module in model.modules()):
         raise ValueError("the model is quantized already; quantize the original once, with the bits you want")
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
@@ -232,7 +265,16 @@ def quantize_model(model: Model, *, bits: int = 8, group_size: int | None = None
         for name, layer in _linear_layers(model)
         if layer is not head and not _matches(name, skip)
     }
+    if quantize_head and head is not None:
+        replaced |= _quantized_head(model, head, bits, group_size)
     return copy.deepcopy(model, replaced)
+
+
+def _quantized_head(model: nn.Module, head: nn.Module, bits: int, group_size: int | None) -> dict[int, nn.Module]:
+    quantized = QuantizedLinear(head, bits=bits, group_size=group_size)
+    embedding = model.get_input_embeddings()
+    tied = type(embedding) is nn.Embedding and embedding.weight is head.weight
+    return {id(head): quantized} | ({id(embedding): QuantizedEmbedding(quantized)} if tied else {})
 
 
 def size_in_bytes(obj: Any) -> int:
@@ -240,15 +282,20 @@ def size_in_bytes(obj: Any) -> int:
 
     A tensor met twice, such as GPT-2's tied embedding, counts once.
     """
-    return sum({id(t): t.numel() * t.element_size() for t in _tensors(obj)}.values())
+    return sum({id(t): _bytes(t) for t in _tensors(obj)}.values())
 
 
-def _tensors(obj: Any) -> Iterator[Tensor]:
+def _bytes(t: Tensor | PackedWeight) -> int:
+    return t.size_bytes if isinstance(t, PackedWeight) else t.numel() * t.element_size()
+
+
+def _tensors(obj: Any) -> Iterator[Tensor | PackedWeight]:
     if isinstance(obj, Tensor):
         yield obj
     elif isinstance(obj, nn.Module):
         yield from obj.parameters()
         yield from obj.buffers()
+        yield from (module.packed for module in obj.modules() if isinstance(module, PackedLayer))
     elif isinstance(obj, QuantState):
         yield from (obj.scale, obj.zero_point)
     elif isinstance(obj, Cache):
@@ -333,8 +380,10 @@ def add_lora(model: Model, r: int, *, alpha: float | None = None, targets: Colle
             is the attention projections of GPT-2, Llama, Qwen and GPT-NeoX.
 
     Raises:
-        ValueError: no layer has such a name, the rank is out of range, or the model has adapters already.
+        ValueError: no layer has such a name, the rank is out of range, or the model has adapters already
+            or is packed.
     """
+    _check_not_packed(model, "add the adapters to the original, then pack it")
     if any(True for _ in _lora_layers(model)):
         raise ValueError("the model has LoRA layers already; load_lora puts other weights into them")
     layers = dict(_linear_layers(model))
@@ -356,7 +405,7 @@ def merge_lora(model: Model) -> Model:
     """Fold every adapter into its base weight, in place. Merging twice is the same as once.
 
     Raises:
-        ValueError: a base layer is quantized. Nothing is changed then.
+        ValueError: a base layer is quantized or packed. Nothing is changed then.
     """
     for _, layer in _lora_layers(model):
         _check_mergeable(layer)
@@ -419,6 +468,8 @@ def _check_rank(base_layer: nn.Module, r: int) -> tuple[int, int]:
 
 
 def _check_mergeable(layer: LoraLayer) -> None:
+    if isinstance(layer.base_layer, PackedLayer):
+        raise ValueError("a packed base cannot change; merge or unmerge in the original model, then pack it")
     if isinstance(layer.base_layer, QuantizedLinear):
         raise ValueError("a quantized base has no float weight to merge into; leave the adapter unmerged")
 
@@ -431,6 +482,200 @@ def _lora_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {
         f"{name}.{part}": getattr(layer, part) for name, layer in _lora_layers(model) for part in ("lora_a", "lora_b")
     }
+
+
+# --- Packed linear layers (Lessons 4 and 5) ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A weight in the private layout of a CPU kernel. Nothing changes it, so copies share it.
+
+    Attributes:
+        data: what the kernel reads: an opaque oneDNN tensor, or fbgemm's packed parameters.
+        size_bytes: what it holds. Padding to the kernel's blocks comes on top, and PyTorch does not tell it:
+            about an eighth of an int8 weight with 768 inputs, nothing with 3,072.
+    """
+
+    data: Any
+    size_bytes: int
+
+
+class PackedLayer(nn.Module):
+    """What packed layers have in common: a weight for one kernel of this CPU, only good for computing.
+
+    Such a layer cannot be trained, saved, converted or moved; all of that is for the original model.
+
+    Attributes:
+        packed: the weight. bias: (out,), or `None`.
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: torch.dtype, packed: PackedWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = shape
+        self.dtype, self.packed = dtype, packed
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, dtype={self.dtype}"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedLayer:
+        twin = type(self).__new__(type(self))
+        twin.__dict__ = {name: value.copy() if isinstance(value, dict) else value for name, value in vars(self).items()}
+        memo[id(self)] = twin
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise ValueError(f"a {type(self).__name__} cannot be saved; save the model it was packed from")
+
+    def _save_to_state_dict(self, *_: Any) -> None:
+        raise ValueError("a packed model has no state_dict and cannot be saved; save the model it was packed from")
+
+    def _load_from_state_dict(self, *_: Any) -> None:
+        raise ValueError("a packed model cannot load weights; load them into the original and pack that")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLayer:
+        """What `model.to(...)` calls: fine as long as nothing would change."""
+        before = torch.empty(0, dtype=self.dtype)
+        after = fn(before)
+        if (after.dtype, after.device) != (before.dtype, before.device):
+            raise ValueError(
+                f"packed layers stay {before.dtype} on the {before.device}; pack_model(model.to(...)) packs "
+                "another model (this one may now be converted in part)"
+            )
+        return self
+
+
+class PackedLinear(PackedLayer):
+    """`nn.Linear` with its weight in the blocks that oneDNN's kernels read in one sweep.
+
+    The same products and sums as `F.linear`, in another order: equal up to rounding.
+
+    Args:
+        layer: an `nn.Linear` or a `Conv1D`, float32 or bfloat16, on the CPU; it is read, not changed.
+
+    Raises:
+        NotImplementedError: this PyTorch or CPU lacks the kernel, or the layer's dtype or device does not fit.
+    """
+
+    def __init__(self, layer: nn.Linear | Conv1D) -> None:
+        weight = _weight(layer).detach()  # (out, in)
+        if weight.dtype not in (torch.float32, torch.bfloat16) or weight.device.type != "cpu":
+            raise NotImplementedError(f"oneDNN packs float32 and bfloat16 on the CPU, not {weight.dtype} there")
+        with _not_implemented("oneDNN's packed linear layer"):
+            # torch.compile emits these two operators. They are not public, so they may change or be absent.
+            data = torch.ops.mkldnn._reorder_linear_weight(weight)
+            packed = PackedWeight(data, weight.numel() * weight.element_size())
+            super().__init__(tuple(weight.shape), weight.dtype, packed, layer.bias)
+            self(weight.new_zeros(1, self.in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out), both in the layer's dtype."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed.data, self.bias, "none", [], "")
+
+
+class PackedInt8Linear(PackedLayer):
+    """A `QuantizedLinear` whose multiplication works on the integers: no float weight is ever written.
+
+        x[i] ~ size[i] * a[i]     a: x's row i over its largest value, in 8 bits, rounded at every call
+        y[i] = size[i] * scale * (a[i] @ (codes - zero_point)^T) + bias
+
+    The weights are exactly those that the `QuantizedLinear` dequantizes. The inputs are rounded too, each
+    row on its own: an answer does not depend on its neighbours in the batch. fbgemm multiplies (Khudia et
+    al. 2021). A processor without VNNI instructions would overflow on 8-bit inputs; there they get 7 bits.
+
+    Args:
+        layer: its codes are read, not changed. One scale per channel; codes of fewer than 8 bits take 8 here.
+
+    Raises:
+        NotImplementedError: this PyTorch or CPU lacks the kernel, or the scales are per group.
+    """
+
+    def __init__(self, layer: QuantizedLinear) -> None:
+        if layer.scale.shape[1] > 1 or layer.scale.dtype != torch.float32 or layer.scale.device.type != "cpu":
+            raise NotImplementedError("fbgemm takes one float32 scale per channel, on the CPU")
+        shape = layer.out_features, layer.in_features
+        with _not_implemented("fbgemm's packed linear layer"):
+            data = torch.ops.quantized.linear_prepack(_signed_weight(layer), None)
+            # int8 codes, and per channel a scale, a zero point and a sum of codes, 4 bytes each.
+            super().__init__(shape, layer.dtype, PackedWeight(data, shape[0] * (shape[1] + 12)), layer.bias)
+            self.steps = 127 if _has_vnni() else 63  # each side of zero
+            self(torch.zeros(1, self.in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out), in x's dtype."""
+        rows = x.float()
+        size = rows.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)  # (..., 1)
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows / size, 1 / self.steps, self.steps + 1, self.packed.data
+        )
+        y = y * size if self.bias is None else torch.addcmul(self.bias.float(), y, size)
+        return y.to(x.dtype)
+
+
+def pack_model(model: Model, *, skip: Collection[str] = ()) -> Model:
+    """A copy of the model whose linear layers are the fastest this CPU has for the same weights.
+
+    `nn.Linear` and `Conv1D` in float32 or bfloat16 become `PackedLinear`, a `QuantizedLinear` with one scale
+    per channel becomes `PackedInt8Linear`, also inside a `LoraLayer`. Layers without a packed kind stay as
+    they are: float64, scales per group, another device, a PyTorch without the kernels. So this is always
+    safe to call.
+
+    The output head is packed as well. GPT-2's is the embedding matrix too, which the lookup still needs:
+    the packed copy of it takes memory of its own, 154 MB of fp32 at GPT-2's size, or 39 MB after
+    `quantize_model(model, quantize_head=True)`. `skip=["lm_head"]` saves that and costs speed.
+
+    The result computes and nothing else: train, save, quantize, merge and move the original.
+
+    Args:
+        skip: names of layers to leave alone, as in `model.named_modules()`, or their last part.
+
+    Raises:
+        ValueError: the model is packed already.
+    """
+    _check_not_packed(model, "it is as fast as it gets")
+    replaced = {id(layer): packed_layer(layer) for name, layer in _linear_layers(model) if not _matches(name, skip)}
+    return copy.deepcopy(model, {key: packed for key, packed in replaced.items() if packed is not None})
+
+
+def packed_layer(layer: nn.Module) -> PackedLayer | None:
+    """The packed layer with the same weights; `None` where there is none."""
+    kinds = {nn.Linear: PackedLinear, Conv1D: PackedLinear, QuantizedLinear: PackedInt8Linear}
+    packed_kind = kinds.get(type(layer))  # not isinstance: a subclass may compute something else
+    try:
+        return None if packed_kind is None else packed_kind(layer)
+    except NotImplementedError:
+        return None
+
+
+@contextmanager
+def _not_implemented(what: str) -> Iterator[None]:
+    """An operator that is missing, or that refuses, is something this machine does not have."""
+    try:
+        with torch.no_grad():
+            yield
+    except (AttributeError, RuntimeError) as error:
+        raise NotImplementedError(f"{what} does not work here: {str(error).splitlines()[0]}") from error
+
+
+def _signed_weight(layer: QuantizedLinear) -> Tensor:
+    """The layer's weight as PyTorch's quantized tensor, qint8: codes and zero points moved down by 128."""
+    codes = unpack_int4(layer.codes, layer.in_features) if layer.bits == 4 else layer.codes
+    signed = (codes ^ 128).view(torch.int8)  # (out, in), codes - 128
+    zero_points = layer.zero_point.flatten().long() - 128  # (out,)
+    with warnings.catch_warnings():  # PyTorch announces the end of these tensors, but has no other way to fbgemm yet
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+        return torch._make_per_channel_quantized_tensor(signed, layer.scale.flatten().double(), zero_points, 0)
+
+
+def _has_vnni() -> bool:
+    """Whether 8-bit products are summed in 32 bits. Without, sums of two must fit 16: 2 * 127 * 127 < 2**15."""
+    return getattr(torch.cpu, "_is_vnni_supported", bool)()
+
+
+def _check_not_packed(model: nn.Module, instead: str) -> None:
+    if any(isinstance(module, PackedLayer) for module in model.modules()):
+        raise ValueError(f"the model is packed; {instead}")
 
 
 # --- Linear layers of either kind --------------------------------------------------------------------
