@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median, quantiles
@@ -91,8 +91,16 @@ def compare(
     progress: str | None = None,
 ) -> Comparison:
     """Time `a()` and `b()` in interleaved pairs. Arguments and errors as for `timed`."""
-    seconds_a, seconds_b = _run_rounds([a, b], repeats, warmup, progress)
-    return Comparison(Timing(tuple(seconds_a)), Timing(tuple(seconds_b)))
+    timings = interleaved({"a": a, "b": b}, repeats=repeats, warmup=warmup, progress=progress)
+    return Comparison(timings["a"], timings["b"])
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], Any]], *, repeats: int = 5, warmup: int = 1, progress: str | None = None
+) -> dict[str, Timing]:
+    """Time several functions in turn, round after round. Arguments and errors as for `timed`."""
+    seconds = _run_rounds(list(functions.values()), repeats, warmup, progress)
+    return {name: Timing(tuple(runs)) for name, runs in zip(functions, seconds, strict=True)}
 
 
 def _run_rounds(

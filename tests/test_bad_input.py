@@ -230,6 +230,11 @@ CALLS: dict[str, tuple[Callable[[World], Any], type[Exception], str]] = {
         ValueError,
         "of 2 layers x 4 heads x 8 .* and 2 layers x 2 heads x 8",
     ),
+    "a batch over the context": (
+        lambda w: generate_next_token(init_batch([FINE, ([1] * 90, 10)]), w.model),
+        ValueError,
+        f"request 1: 90 prompt tokens and max_tokens=10 make 100; the model's context is {CONTEXT} tokens",
+    ),
     "a used-up batch": (
         lambda w: generate_next_token(w.used_up, w.model),
         ValueError,

@@ -415,7 +415,7 @@ import random
 import numpy, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GPT2LMHeadModel  # theirs to answer for
 before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
-import helpers, utils, measure, figures
+import helpers, utils, exercises, measure, figures
 after = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
 assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 import gc, transformers

@@ -170,6 +170,14 @@ def test_compare_interleaves():
     assert len(result.a.seconds) == len(result.b.seconds) == 3
 
 
+def test_any_number_of_functions_interleave():
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    timings = measure.interleaved(functions, repeats=2, warmup=0)
+    assert "".join(calls) == "abcabc"
+    assert {name: len(timing.seconds) for name, timing in timings.items()} == {"a": 2, "b": 2, "c": 2}
+
+
 def test_median_quartiles_and_ratio():
     timing = Timing((1.0, 2.0, 3.0, 4.0, 50.0))
     assert timing.median_s == 3 and timing.quartiles_s == (2, 4)

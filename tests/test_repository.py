@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notes").glob("*.md")), ROOT / "models/storyteller/MODEL_CARD.md"]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*.ipynb"))
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 
 
@@ -45,7 +45,7 @@ def test_requirements_are_the_six_packages_of_the_course():
     assert all("==" in pin for pin in pins)
 
 
-LAYERS = ["helpers", "utils", "measure", "figures"]  # each may import those before it
+LAYERS = ["helpers", "utils", "exercises", "measure", "figures"]  # each may import those before it
 
 
 @pytest.mark.parametrize("name", LAYERS)
