@@ -230,6 +230,46 @@ def _forward_parameters(model_class: type) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)
 
 
+class GrowingLayer(DynamicLayer):
+    """Keys and values of one decoder layer, (B, H, S, D), with room behind them for the tokens to come.
+
+    A `DynamicLayer` copies all it holds at every step to append one token. This one writes the token into
+    the room behind the others, and copies only when that is used up.
+
+        the room   k k k k . . .      keys   k k k k      after a step   k k k k k . .
+    """
+
+    more = 64  # columns of room to take at a time
+    _room: tuple[Tensor, Tensor] | None = None  # (B, H, C, D) each, C >= S; keys and values are their first S columns
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append the new tokens' keys and values (B, H, T, D); all of them (B, H, S+T, D)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        cached, size = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        if not self._has_room(size):
+            self._room = _with_room(self.keys, size + self.more), _with_room(self.values, size + self.more)
+        for room, new in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, cached:size] = new
+        self.keys, self.values = (room[:, :, :size] for room in self._room)
+        return self.keys, self.values
+
+    def _has_room(self, size: int) -> bool:
+        """Whether `size` columns fit, and the keys still lie in the room: other methods may have replaced them."""
+        if self._room is None:
+            return False
+        return size <= self._room[0].shape[2] and self.keys.data_ptr() == self._room[0].data_ptr()
+
+
+def _with_room(tensor: Tensor, size: int) -> Tensor:
+    """A copy of (B, H, S, D) with `size` columns, those behind the S-th still to be written."""
+    with torch.inference_mode(False):  # so that it can be written to inside and outside of inference mode
+        room = tensor.new_empty(*tensor.shape[:2], size, tensor.shape[3])
+    room[:, :, : tensor.shape[2]] = tensor
+    return room
+
+
 def new_cache(model: PreTrainedModel) -> DynamicCache:
     """An empty KV cache for `model`, one growing layer (keys and values (B, H, S, D)) per decoder layer.
 
@@ -252,6 +292,8 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
             f"{type(model).__name__} cannot be batched here: {'; '.join(reasons)}. Use a decoder-only model whose "
             "KV cache grows by one position per token (GPT-2, Llama, Qwen3, GPT-NeoX, ...)"
         )
+    cache.layers = [GrowingLayer() for _ in cache.layers]
+    cache.layer_class_to_replicate = GrowingLayer  # for a config that does not say how many layers there are
     return cache
 
 
@@ -259,7 +301,7 @@ def cache_of(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
     """A cache that holds these keys and values (B, H, S, D) as they are, without copying them."""
     cache = DynamicCache()
     for keys, values in layers:
-        layer = DynamicLayer()
+        layer = GrowingLayer()
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values
         cache.layers.append(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.cache_utils import DynamicLayer
 
 import helpers
 from conftest import CONTEXT, VOCABULARY, random_requests, reference
 from helpers import (
     Batch,
+    GrowingLayer,
     Request,
     filter_batch,
     generate_batch,
@@ -279,6 +282,69 @@ def test_a_used_up_batch_is_refused(gpt2):
     generate_next_token(after_prefill, gpt2)
     with pytest.raises(ValueError, match="consumed"):
         generate_next_token(after_prefill, gpt2)
+
+
+# --- The cache ---------------------------------------------------------------------------------------
+
+
+def test_a_step_writes_into_the_room_and_copies_nothing(gpt2):
+    batch = decoded(init_batch([([1, 2], 60), ([3], 60)]), gpt2, 1)
+    places = set()
+    for _ in range(50):
+        batch = generate_next_token(batch, gpt2)
+        places.add(batch.past_key_values.layers[0].keys.data_ptr())
+    assert len(places) == 1
+
+
+def grown(layer: GrowingLayer, steps: int, seed: int = 0) -> GrowingLayer:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        layer.update(*torch.randn(2, 3, 2, 1, 4, generator=generator))
+    return layer
+
+
+@pytest.mark.parametrize("steps", [1, 64, 65, 66, 200])
+def test_a_growing_layer_holds_what_a_dynamic_layer_holds(steps):
+    ours, theirs = grown(GrowingLayer(), steps), grown(DynamicLayer(), steps)
+    assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+    assert ours.get_seq_length() == steps
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer.batch_select_indices(torch.tensor([2, 0])),
+        lambda layer: layer.reorder_cache(torch.tensor([1, 0, 2])),
+        lambda layer: layer.batch_repeat_interleave(2),
+        lambda layer: layer.crop(-2),
+        lambda layer: layer.reset(),
+        lambda layer: None,
+    ],
+)
+def test_a_growing_layer_goes_on_after_any_change_as_a_dynamic_one_does(change):
+    layers = [grown(kind(), 5) for kind in (GrowingLayer, DynamicLayer)]
+    for layer in layers:
+        change(layer)
+        rows = 3 if not layer.is_initialized else layer.keys.shape[0]
+        for seed in (1, 2):
+            layer.update(*torch.randn(2, rows, 2, 1, 4, generator=torch.Generator().manual_seed(seed)))
+    ours, theirs = layers
+    assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+
+
+def test_a_deep_copy_of_a_cache_has_room_of_its_own():
+    first = grown(GrowingLayer(), 5)
+    second = copy.deepcopy(first)
+    grown(first, 3, seed=1), grown(second, 3, seed=2)
+    assert torch.equal(first.keys[:, :, :5], second.keys[:, :, :5])
+    assert not torch.equal(first.keys[:, :, 5:], second.keys[:, :, 5:])
+
+
+def test_a_cache_made_by_us_can_be_used_outside_of_inference_mode(gpt2):
+    _, cache = generate_token_with_past(gpt2, {"input_ids": torch.tensor([[1, 2, 3]])})
+    with torch.no_grad():
+        logits = gpt2(input_ids=torch.tensor([[4]]), past_key_values=cache).logits
+        assert torch.allclose(logits, gpt2(input_ids=torch.tensor([[1, 2, 3, 4]])).logits[:, -1:])
 
 
 # --- Text at the edges -------------------------------------------------------------------------------
