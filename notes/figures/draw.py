@@ -65,11 +65,6 @@ DRAWINGS = [
         " 7 tokens; with a cache the first forward computes 4 rows and each later one a single row.",
     ),
     Drawing(
-        lesson_1.work_saved,
-        "Positions sent through the model per token of a 240-token answer: without a cache a rising line whose area "
-        "is 30,360, with a cache one per token and 246 in all.",
-    ),
-    Drawing(
         lesson_1.prefill_and_decode,
         "Computed times of two forwards: both read the weights in 16.6 ms, but the arithmetic takes 248.9 ms for a "
         "prefill of 200 tokens and 1.2 ms for a decode step, so prefill waits for arithmetic and decode for memory.",
@@ -194,11 +189,6 @@ DRAWINGS = [
         lesson_5.factors,
         "The frozen matrix W of 2,304 by 768 beside the thin factors B and A of rank 8, to scale: they have 24,576 "
         "parameters, 1.4 % of W's.",
-    ),
-    Drawing(
-        lesson_5.rank,
-        "Parameters of an adapter over its rank for GPT-2 small's attention projection: 24,576 at rank 8, as many as "
-        "the layer itself at rank 576.",
     ),
     Drawing(
         lesson_5.training_memory,

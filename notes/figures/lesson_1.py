@@ -9,7 +9,6 @@ import torch
 
 from canvas import (
     BLANK,
-    CARD,
     HATCHED_ORANGE,
     PALE_BLUE,
     PALE_GREEN,
@@ -19,7 +18,6 @@ from canvas import (
     SOLID_ORANGE,
     Sheet,
 )
-from figures import BLUE, ORANGE
 from helpers import course_model, forward, generate_token_with_past, generate_tokens
 from roofline import STATED, arithmetic_s, reading_s
 from utils import size_in_bytes
@@ -86,29 +84,6 @@ def _triangle(sheet: Sheet, x: float, y: float, length: int, new: range, size: i
         sheet.cells([(x + column * size, y + row * size) for row, column in cells], size, size, fill)
     if earlier:  # keys and values of the tokens before: a strip under the triangle
         sheet.cells([(x + column * size, y + length * size + 3) for column in range(length - 1)], size, 7, PALE_GREY)
-
-
-def work_saved() -> Sheet:
-    """Positions sent through the model for every token of an answer."""
-    prompt, answer = 7, 240
-    tokens = np.arange(1, answer + 1)
-    without = prompt + tokens - 1
-    cached = np.where(tokens == 1, prompt, 1)
-    sheet = Sheet(330, f"An answer of {answer} tokens: {without.sum():,} positions, or {cached.sum()} with a cache")
-    axes = sheet.plot(80, 60, 680, 205)
-    axes.fill_between(
-        tokens, without, facecolor=HATCHED_ORANGE.color, edgecolor=ORANGE, hatch=HATCHED_ORANGE.hatch, linewidth=0
-    )
-    axes.plot(tokens, without, color=ORANGE, linestyle="--", linewidth=2)
-    axes.plot(tokens, cached, color=BLUE, linewidth=2.5)
-    axes.set(xlabel="token of the answer", ylabel="positions sent", xlim=(1, answer), ylim=(0, 260))
-    axes.set_xticks([1, 60, 120, 180, 240])
-    axes.set_yticks([0, 50, 100, 150, 200, 250])
-    clear = {"bbox": {"facecolor": CARD, "edgecolor": "none", "pad": 2}}
-    sheet.text(90, 150, f"without a cache: everything so far,\nthe area is {without.sum():,}", **clear)
-    sheet.text(540, 242, f"with a cache: 1 each, {cached.sum()} in all", **clear)
-    sheet.note(20, 314, f"Counted, not timed: a prompt of {prompt} tokens, and {prompt} + t − 1 positions for token t.")
-    return sheet
 
 
 def prefill_and_decode() -> Sheet:

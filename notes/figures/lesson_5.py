@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from canvas import (
     BLANK,
     MID_GREY,
@@ -17,7 +15,6 @@ from canvas import (
     Fill,
     Sheet,
 )
-from figures import BLUE, GREY, ORANGE
 from roofline import GPT2_PARAMETERS
 
 IN, OUT, RANK, LAYERS = 768, 2304, 8, 12  # GPT-2 small's attention projections
@@ -53,35 +50,6 @@ def factors() -> Sheet:
     for row, words in enumerate(lines):
         sheet.text(530, 108 + 24 * row, words, strong=row == 2)
     sheet.note(20, 382, f"GPT-2 small's attention projection at r = {RANK}; to scale, but thin sides doubled.")
-    return sheet
-
-
-def rank() -> Sheet:
-    """Parameters of an adapter over its rank."""
-    ranks = np.array([*2 ** np.arange(10), IN])
-    counts = ranks * (IN + OUT)
-    even = IN * OUT / (IN + OUT)
-    sheet = Sheet(356, f"At rank 8 an adapter is small; from rank {even:.0f} on it is larger than its layer")
-    axes = sheet.plot(96, 66, 640, 214)
-    axes.axhline(IN * OUT, color=GREY, linestyle="--", linewidth=1.5)
-    axes.plot(ranks, counts, color=BLUE, marker="o", linewidth=2)
-    axes.plot(RANK, RANK * (IN + OUT), marker="o", color=ORANGE, markersize=11)
-    axes.axvline(even, color=GREY, linestyle=":", linewidth=1.5)
-    axes.axvspan(IN, 1024, facecolor=PALE_GREY.color, hatch="////", edgecolor="#9a9a9a", linewidth=0)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(ranks[:-1], [str(value) for value in ranks[:-1]])
-    axes.set_yticks([1e3, 1e4, 1e5, 1e6], ["1,000", "10,000", "100,000", "1,000,000"])
-    axes.minorticks_off()
-    axes.set(xlim=(0.9, 1024), ylim=(2e3, 4e6), xlabel="rank r")
-    sheet.text(112, 104, f"the layer itself: {IN * OUT:,} parameters")
-    sheet.text(96, 54, "parameters", size=SMALL)
-    sheet.text(320, 228, f"r = {RANK}: {RANK * (IN + OUT):,}, {RANK * (IN + OUT) / (IN * OUT):.1%} of the layer")
-    sheet.note(
-        20,
-        336,
-        f"Counted: r · ({IN} + {OUT:,}) for GPT-2 small's attention projection. Hatched: no such rank exists.",
-    )
     return sheet
 
 
