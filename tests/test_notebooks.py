@@ -59,7 +59,9 @@ def doubled(path: Path, folder: Path) -> Path:
     for name in ("code", "models"):
         (folder / name).symlink_to(lessons.ROOT / name)
     nb = lessons.read_notebook(path)
-    again = [cell | {"id": f"{cell['id']}-again"} for cell in copy.deepcopy(nb.cells)]
+    again = copy.deepcopy(nb.cells)
+    for cell in again:
+        cell.id += "-again"
     (folder / "notebooks").mkdir()
     lessons.write_notebook(new_notebook(cells=[*nb.cells, *again]), folder / "notebooks" / path.name)
     return folder / "notebooks" / path.name
