@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help lessons lab execute figures test museum canary lint clean new-environment
+.PHONY: help lessons lab execute figures bench test museum canary lint clean new-environment
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -35,6 +35,9 @@ execute: $(VENV)/.installed-run ## execute the committed notebooks again, in pla
 
 figures: $(VENV)/.installed-run ## draw the notes' drawings again
 	@$(RUN) notes/figures/draw.py
+
+bench: $(VENV)/.installed-run ## measure the ladder: one workload, lesson by lesson (about ten minutes)
+	@$(RUN) benchmarks/ladder.py
 
 test: lint ## lint, then run every test and measure how much of code/ they cover
 	@$(RUN) -m pytest --cov --cov-report=term-missing

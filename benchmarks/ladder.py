@@ -1,0 +1,387 @@
+"""The ladder: one workload on GPT-2's shape, and on every rung one waste less.
+
+    python benchmarks/ladder.py            measure, write benchmarks/results/ladder-<device>.json and print the table
+    python benchmarks/ladder.py --quick    the same in under a minute, on a smaller workload; the numbers mean little
+
+The workload is the course's: 32 requests with prompts of 7 tokens; every 8th asks for 100 tokens, the others for 10;
+8 slots; nothing ends early. Every rung runs through the public functions of code/. Rungs are timed in turn, round
+after round, so that a machine that drifts slows all of them alike; the memory of each is measured in a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import math
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "code"), str(ROOT / "models" / "training")]
+
+import psutil
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from corpus import documents
+from helpers import (
+    STORYTELLER,
+    Request,
+    generate_tokens,
+    gpt2_sized,
+    load_model,
+    run_continuous,
+    run_static,
+)
+from measure import Comparison, Trace, interleaved, machine, memory_bandwidth
+from utils import pack_model, quantize_model, size_in_bytes
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How many requests, how long, and how many of them at a time."""
+
+    requests: int = 32
+    prompt_tokens: int = 7
+    long_tokens: int = 100
+    short_tokens: int = 10
+    every: int = 8
+    slots: int = 8
+
+    def make(self, vocabulary: int) -> list[Request]:
+        """The requests, each with a prompt of its own, from a seed."""
+        generator = torch.Generator().manual_seed(0)
+        prompts = torch.randint(vocabulary, (self.requests, self.prompt_tokens), generator=generator).tolist()
+        budgets = [self.long_tokens if i % self.every == 0 else self.short_tokens for i in range(self.requests)]
+        return [Request(prompt, budget, ignore_eos=True) for prompt, budget in zip(prompts, budgets, strict=True)]
+
+
+COURSE = Workload()
+QUICK = Workload(requests=8, long_tokens=20, short_tokens=4, every=4, slots=4)
+
+Serve = Callable[[PreTrainedModel, list[Request], int, Trace | None], list[Request]]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to serve the workload.
+
+    Attributes:
+        name: as in the table and the figure.
+        prepare: makes this rung's model from the float32 one.
+        serve: runs the requests on it.
+        exact: whether the tokens must be those of the first rung.
+    """
+
+    name: str
+    prepare: Callable[[PreTrainedModel], PreTrainedModel]
+    serve: Serve
+    exact: bool = True
+
+
+def _as_it_is(model: PreTrainedModel) -> PreTrainedModel:
+    return model
+
+
+def _bf16(model: PreTrainedModel) -> PreTrainedModel:
+    return pack_model(_copy_in(model, torch.bfloat16))
+
+
+def _int8(model: PreTrainedModel) -> PreTrainedModel:
+    return pack_model(quantize_model(model, quantize_head=True))
+
+
+def _copy_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(dtype).to(model.device).eval()
+
+
+def one_at_a_time_without_cache(
+    model: PreTrainedModel, requests: list[Request], slots: int, trace: Trace | None
+) -> list[Request]:
+    """Every request alone, every forward over everything so far."""
+    del slots, trace
+    return [
+        Request(
+            r.prompt, r.max_tokens, output_ids=list(generate_tokens(model, r.prompt, r.max_tokens, use_cache=False))
+        )
+        for r in requests
+    ]
+
+
+def one_at_a_time(model: PreTrainedModel, requests: list[Request], slots: int, trace: Trace | None) -> list[Request]:
+    """Every request alone, with its cache."""
+    del slots
+    return run_static(requests, 1, model=model, trace=trace)
+
+
+def static(model: PreTrainedModel, requests: list[Request], slots: int, trace: Trace | None) -> list[Request]:
+    """Batches that stay together until the slowest row is done."""
+    return run_static(requests, slots, model=model, trace=trace)
+
+
+def continuous(model: PreTrainedModel, requests: list[Request], slots: int, trace: Trace | None) -> list[Request]:
+    """Slots that are refilled at once."""
+    return run_continuous(requests, slots, model=model, trace=trace)
+
+
+RUNGS = (
+    Rung("one at a time, no cache", _as_it_is, one_at_a_time_without_cache),
+    Rung("KV cache", _as_it_is, one_at_a_time),
+    Rung("static batches", _as_it_is, static),
+    Rung("continuous batching", _as_it_is, continuous),
+    Rung("packed weights, fp32", pack_model, continuous),
+    Rung("packed weights, bf16", _bf16, continuous, exact=False),
+    Rung("packed weights, int8", _int8, continuous, exact=False),
+)
+
+
+def rungs_for(device: str) -> tuple[Rung, ...]:
+    """The rungs that make sense there: weights are packed for a CPU's kernels only."""
+    if device == "cpu":
+        return RUNGS
+    half = Rung("bf16", lambda model: _copy_in(model, torch.bfloat16), continuous, exact=False)
+    return (*RUNGS[:4], half)
+
+
+# --- Measuring ---------------------------------------------------------------------------------------
+
+
+def climb(
+    model: PreTrainedModel, workload: Workload, device: str, repeats: int, *, quality: bool = True, memory: bool = True
+) -> dict[str, Any]:
+    """Serve the workload on every rung and time it; see `main` for what the result is written to.
+
+    Raises AssertionError if a rung that may not change a token does.
+    """
+    requests = workload.make(model.get_input_embeddings().num_embeddings)
+    rungs = rungs_for(device)
+    models = {rung.name: rung.prepare(model) for rung in rungs}
+    forwards, answers = {}, {}
+    for rung in tqdm(rungs, desc="warm-up and tokens"):
+        trace = Trace()
+        served = rung.serve(models[rung.name], requests, workload.slots, trace)
+        answers[rung.name] = [request.output_ids for request in served]
+        forwards[rung.name] = trace.forwards or sum(request.max_tokens for request in requests)
+        same = answers[rung.name] == answers[rungs[0].name]
+        assert same or not rung.exact, f"{rung.name!r} changes a token"
+    bandwidth = memory_bandwidth(device=device)
+    timings = interleaved(
+        {rung.name: partial(rung.serve, models[rung.name], requests, workload.slots, None) for rung in rungs},
+        repeats=repeats,
+        warmup=0,
+        progress="rounds",
+    )
+    bandwidth = max(bandwidth, memory_bandwidth(device=device))
+    tokens = sum(request.max_tokens for request in requests)
+    rows = []
+    for rung in rungs:
+        timing = timings[rung.name]
+        floor_s = forwards[rung.name] * bytes_read(models[rung.name]) / bandwidth
+        rows.append(
+            {
+                "name": rung.name,
+                "seconds": list(timing.seconds),
+                "median_s": timing.median_s,
+                "quartiles_s": list(timing.quartiles_s),
+                "tokens_per_s": tokens / timing.median_s,
+                "forwards": forwards[rung.name],
+                "times_the_rung_before": Comparison(timings[rows[-1]["name"]], timing).ratio if rows else 1.0,
+                "times_the_first": Comparison(timings[rungs[0].name], timing).ratio,
+                "weight_bytes": size_in_bytes(models[rung.name]),
+                "bytes_read_per_forward": bytes_read(models[rung.name]),
+                "times_the_floor": timing.median_s / floor_s,
+                "exact": rung.exact,
+                "same_answers": sum(map(list.__eq__, answers[rung.name], answers[rungs[0].name])),
+            }
+        )
+    del models
+    if quality:
+        for row, quality_of_rung in zip(rows, storyteller_quality(rungs, device), strict=True):
+            row |= quality_of_rung
+    if memory:
+        for row in tqdm(rows, desc="memory"):
+            row |= memory_of(row["name"], device)
+    return {
+        "machine": machine(),
+        "device": device,
+        "workload": asdict(workload),
+        "requests": len(requests),
+        "tokens": tokens,
+        "bandwidth_bytes_per_s": bandwidth,
+        "rungs": rows,
+    }
+
+
+def bytes_read(model: PreTrainedModel) -> int:
+    """Bytes of weights that one forward reads: all but an embedding that is only looked up."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tensors = [{id(t) for t in (*layer.parameters(), *layer.buffers())} for layer in (embedding, head)]
+    tied = bool(tensors[0] & tensors[1])
+    return size_in_bytes(model) - (0 if tied else size_in_bytes(embedding))
+
+
+def storyteller_quality(rungs: Sequence[Rung], device: str) -> list[dict[str, Any]]:
+    """What each rung does to a real model: perplexity on held-out text, and how many answers stay the same."""
+    model, tokenizer = load_model(STORYTELLER, device=device)
+    texts = list(documents("ladder", 60, held_out=True))
+    prompts = [Request(tokenizer(text)["input_ids"][:12], 40) for text in texts[:32]]
+    first = [request.output_ids for request in run_continuous(prompts, 8, model=model)]
+    rows = []
+    for rung in tqdm(rungs, desc="storyteller"):
+        changed = rung.prepare(model)
+        answers = [request.output_ids for request in run_continuous(prompts, 8, model=changed)]
+        rows.append(
+            {
+                "storyteller_perplexity": perplexity(changed, tokenizer, texts),
+                "storyteller_same_answers": sum(map(list.__eq__, answers, first)),
+                "storyteller_answers": len(first),
+            }
+        )
+    return rows
+
+
+@torch.inference_mode()
+def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
+    """exp of the mean of -log p of every true next token."""
+    total, count = 0.0, 0
+    for text in texts:
+        ids = torch.tensor([tokenizer(text)["input_ids"][: model.config.n_positions]], device=model.device)
+        logits = model(input_ids=ids).logits[0, :-1].float()
+        total += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+        count += ids.shape[1] - 1
+    return math.exp(total / count)
+
+
+# --- Memory, each rung in a process of its own -------------------------------------------------------
+
+
+def memory_of(name: str, device: str) -> dict[str, int]:
+    """What the process grows by when it holds the rung's model, and at most while it serves."""
+    command = [sys.executable, __file__, "--memory", name, "--device", device]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def print_memory(name: str, device: str) -> None:
+    """Runs in the process of its own: prints resident bytes as JSON."""
+    process = psutil.Process()
+    warm = gpt2_sized()  # what the libraries allocate once is not the model's
+    warm(input_ids=torch.zeros(1, 2, dtype=torch.long))
+    del warm
+    release_memory()
+    before = process.memory_info().rss
+    rung = next(rung for rung in rungs_for(device) if rung.name == name)
+    model = gpt2_sized()
+    prepared = rung.prepare(model)
+    del model
+    release_memory()
+    resident = process.memory_info().rss - before
+    requests = QUICK.make(prepared.get_input_embeddings().num_embeddings)
+    with PeakMemory(process) as peak:
+        rung.serve(prepared, requests, QUICK.slots, None)
+    print(json.dumps({"resident_bytes": resident, "peak_bytes": peak.rss - before}))
+
+
+def release_memory() -> None:
+    """Give what was freed back to the system, so that resident memory tells what is in use."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+class PeakMemory:
+    """The highest resident memory of a process while the block runs, sampled every 5 ms."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self.process, self.rss, self._done = process, 0, threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+
+    def _sample(self) -> None:
+        while True:
+            self.rss = max(self.rss, self.process.memory_info().rss)
+            if self._done.wait(0.005):
+                return
+
+    def __enter__(self) -> PeakMemory:
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._sampler.join()
+
+
+# --- The command -------------------------------------------------------------------------------------
+
+
+def table(result: dict[str, Any]) -> str:
+    """The ladder as text."""
+    lines = [
+        f"{'':26}{'seconds':>9}{'tokens/s':>10}{'forwards':>10}{'x before':>10}{'x first':>9}{'x floor':>9}{'MB':>7}"
+    ]
+    lines += [
+        f"{row['name']:26}{row['median_s']:9.2f}{row['tokens_per_s']:10.0f}{row['forwards']:10}"
+        f"{row['times_the_rung_before']:10.2f}{row['times_the_first']:9.1f}{row['times_the_floor']:9.2f}"
+        f"{row['weight_bytes'] / 1e6:7.0f}"
+        for row in result["rungs"]
+    ]
+    return "\n".join(lines)
+
+
+def write_json(result: dict[str, Any], path: Path) -> None:
+    """All at once: whoever reads the file finds the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure the ladder.")
+    parser.add_argument("--model", help="a hub id or folder instead of GPT-2's shape with random weights")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default 5)")
+    parser.add_argument("--quick", action="store_true", help="a small workload, one round, neither memory nor quality")
+    parser.add_argument("--out", type=Path, help="the JSON file (default: benchmarks/results/ladder-DEVICE.json)")
+    parser.add_argument("--memory", metavar="RUNG", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status."""
+    options = parse_arguments(arguments)
+    if options.memory:
+        print_memory(options.memory, options.device)
+        return 0
+    model = load_model(options.model, device=options.device)[0] if options.model else gpt2_sized().to(options.device)
+    workload, repeats = (QUICK, 1) if options.quick else (COURSE, options.repeats)
+    full = not (options.quick or options.model)
+    result = {"model": options.model or "GPT-2 small's shape, random weights"}
+    result |= climb(model, workload, options.device, repeats, quality=full, memory=full and options.device == "cpu")
+    print(table(result))
+    name = f"ladder-{'quick-' if options.quick else ''}{options.device}.json"
+    out = options.out or (ROOT / "build" / name if options.quick else RESULTS / name)
+    write_json(result, out)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted: nothing was written.")
