@@ -4,8 +4,9 @@
 VENV := .venv
 RUN  := $(VENV)/bin/python
 
-# A second environment with the oldest supported transformers, and the tests that run in it.
+# Further environments: the oldest supported transformers, with the tests that run in it; other libraries.
 OLDEST := .venv-oldest
+PEERS := .venv-peers
 CANARY_TESTS := $(addprefix tests/test_,helpers.py utils.py properties.py bad_input.py round_trips.py)
 
 # The Python that .venv is made from: the one named by PYTHON=..., else the first of these that fits.
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help lessons lab execute figures bench test museum canary lint clean new-environment
+.PHONY: help lessons lab execute figures bench peers test museum canary lint clean new-environment
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,6 +39,9 @@ figures: $(VENV)/.installed-run ## draw the notes' drawings again
 
 bench: $(VENV)/.installed-run ## measure the ladder: one workload, lesson by lesson (about ten minutes)
 	@$(RUN) benchmarks/ladder.py
+
+peers: $(VENV)/.installed-run $(PEERS)/.installed ## the same workload on other libraries (a third environment)
+	@$(RUN) benchmarks/peers.py
 
 test: lint ## lint, then run every test and measure how much of code/ they cover
 	@$(RUN) -m pytest --cov --cov-report=term-missing
@@ -79,6 +83,12 @@ $(OLDEST)/.installed: requirements-oldest.txt $(VENV)/.installed-run
 	@echo "Installing the oldest supported transformers into $(OLDEST) ..."
 	@$(RUN) -m venv --clear $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --requirement requirements-oldest.txt
+	@touch $@
+
+$(PEERS)/.installed: benchmarks/requirements.txt $(VENV)/.installed-run
+	@echo "Installing other libraries to compare with into $(PEERS) ..."
+	@$(RUN) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@
 
 new-environment:

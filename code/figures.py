@@ -106,22 +106,20 @@ def throughput_and_latency(
 def timing_bars(timings: Mapping[str, Timing], ax: Axes | None = None) -> Axes:
     """One horizontal bar per label: the median, with the quartiles as a whisker."""
     ax = ax or plt.subplots(figsize=(8, 0.6 * len(timings) + 1.2))[1]
-    medians = np.array([timing.median_s for timing in timings.values()])
-    low, high = np.array([timing.quartiles_s for timing in timings.values()]).T
+    longest_s = max(timing.quartiles_s[1] for timing in timings.values())
+    unit, per_second = ("s", 1) if longest_s >= 1 else ("ms", 1e3)
+    medians = per_second * np.array([timing.median_s for timing in timings.values()])
+    low, high = per_second * np.array([timing.quartiles_s for timing in timings.values()]).T
     places = np.arange(len(timings))
     ax.barh(places, medians, xerr=[medians - low, high - medians], color=BLUE, ecolor=GREY, capsize=4, height=0.6)
     for place, value, end in zip(places, medians, high, strict=True):
-        ax.text(end, place, f"  {_readable_seconds(value)}", va="center")
+        ax.text(end, place, f"  {value:.3g} {unit}", va="center")
     ax.set_yticks(places, list(timings))
     ax.invert_yaxis()
     ax.set_xlim(0, 1.25 * high.max())
-    ax.set_xlabel("time (s), median and quartiles")
+    ax.set_xlabel(f"time ({unit}), median and quartiles")
     ax.grid(False, axis="y")
     return ax
-
-
-def _readable_seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
 
 
 def timeline(trace: Trace, ax: Axes | None = None, *, long_request: int | None = None) -> Axes:
@@ -151,10 +149,10 @@ def timeline(trace: Trace, ax: Axes | None = None, *, long_request: int | None =
     ax.grid(False)
     ax.set(xlabel="forward pass", ylabel="slot")
     handles = [
-        Patch(color=BLUE, label="short request" if long_request else "request"),
+        Patch(color=BLUE, label="short request" if long_request else "request (two shades in turn)"),
         Patch(color=PALE, label="idle"),
     ]
     if long_request:
-        handles.insert(1, Patch(color=ORANGE, label=f"request of {long_request} tokens or more"))
+        handles.insert(1, Patch(color=ORANGE, label=f"{long_request} tokens or more (two shades each)"))
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=3)
     return ax

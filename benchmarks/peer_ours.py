@@ -1,0 +1,40 @@
+"""The course's own serving functions, as a system for `peers.py`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from helpers import Request, run_continuous, run_static
+from peer_worker import RequestIds, Serve
+from utils import pack_model, quantize_model
+
+PACKAGES = ("torch", "transformers")
+
+
+def load(variant: str, folder: Path, slots: int, threads: int) -> Serve:
+    """`static` and `continuous` serve the model as it is, the others a packed copy, by continuous batching."""
+    torch.set_num_threads(threads)
+    dtype = torch.bfloat16 if variant == "packed-bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    return partial(serve, prepare(variant, model), run_static if variant == "static" else run_continuous, slots)
+
+
+def prepare(variant: str, model: PreTrainedModel) -> PreTrainedModel:
+    """The model that a variant serves."""
+    if variant in ("static", "continuous"):
+        return model
+    if variant == "packed-int8":
+        model = quantize_model(model)
+    if variant == "packed-int8-head":
+        model = quantize_model(model, quantize_head=True)
+    return pack_model(model)
+
+
+def serve(model: PreTrainedModel, run, slots: int, requests: list[RequestIds]) -> list[list[int]]:
+    """`run_static` or `run_continuous` on these requests."""
+    served = run([Request(prompt, budget, ignore_eos=True) for prompt, budget in requests], slots, model=model)
+    return [request.output_ids for request in served]

@@ -1,0 +1,154 @@
+"""benchmarks/peers.py: the same tokens from everybody, and nobody's absence or failure stops the others."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "benchmarks"))
+
+import peers
+from helpers import Request
+from ladder import COURSE
+
+QUICK = [sys.executable, str(ROOT / "benchmarks" / "peers.py"), "--quick", "--peers-python", "no-such-python"]
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory) -> dict[str, Any]:
+    """What a quick run without the peers' environment writes."""
+    path = tmp_path_factory.mktemp("peers") / "peers.json"
+    run = subprocess.run([*QUICK, "--out", str(path)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "x fp32" in run.stdout
+    assert str(ROOT) not in path.read_text()
+    return json.loads(path.read_text()) | {"stdout": run.stdout}
+
+
+def test_every_system_of_this_environment_was_served_and_timed(result):
+    here = [system for system in peers.SYSTEMS if system.library in peers.IN_THIS_ENVIRONMENT]
+    assert [row["key"] for row in result["systems"]] == [system.key for system in here]
+    ours = {system.key for system in here if system.library == "ours"}
+    for row in result["systems"]:
+        assert len(row["seconds"]) == result["rounds"] and all(second > 0 for second in row["seconds"])
+        assert len(row["used_by_other_programs"]) == result["rounds"]
+        assert all(0 <= share <= 1 for share in row["used_by_other_programs"])
+        assert row["quartiles_s"][0] <= row["median_s"] <= row["quartiles_s"][1]
+        assert row["tokens_per_s"] == pytest.approx(result["tokens"] / row["median_s"])
+        assert row["times_ours"].keys() == ours
+        assert row["times_ours"].get(row["key"], 1) == 1
+        assert row["label"] in result["stdout"]
+
+
+def test_the_run_says_what_was_measured(result):
+    assert result["machine"]["torch"] and result["threads"] >= 1 and result["device"] == "cpu"
+    assert result["workload"]["budgets"] == "course"
+    assert result["requests"] == result["workload"]["requests"]
+    assert set(result["versions"]) == {"transformers", "ours"}
+    assert result["versions"]["ours"]["transformers"] == result["machine"]["transformers"]
+
+
+def test_fp32_tokens_are_the_same_for_everyone(result):
+    for row in result["systems"]:
+        tokens = row["tokens"]
+        assert tokens["requests"] == result["requests"]
+        assert 0 <= tokens["agreement"] <= 1
+        if row["precision"] == "fp32":
+            assert tokens["equal_requests"] == result["requests"], row["key"]
+            assert tokens["agreement"] == 1 and tokens["first_difference"] is None
+
+
+def test_what_is_not_installed_is_named_as_skipped(result):
+    absent = [system.key for system in peers.SYSTEMS if system.library not in peers.IN_THIS_ENVIRONMENT]
+    assert [row["key"] for row in result["skipped"]] == absent
+    for row in result["skipped"]:
+        assert "not installed" in row["reason"]
+        assert f"skipped: {row['label']} {row['precision']} (not installed" in result["stdout"]
+
+
+def test_ctrl_c_ends_the_workers_and_writes_nothing(tmp_path):
+    path = tmp_path / "peers.json"
+    process = subprocess.Popen([*QUICK, "--out", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    workers: list[psutil.Process] = []
+    while not workers:
+        assert process.poll() is None
+        workers = [
+            child for child in psutil.Process(process.pid).children() if "peer_worker.py" in str(child.cmdline())
+        ]
+    folder = Path(workers[0].cmdline()[3]).parent
+    assert folder.parent == ROOT / "build" and folder.exists()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1 and b"Interrupted: nothing was written." in stderr and b"Traceback" not in stderr
+    assert not any(worker.is_running() for worker in workers)
+    assert not path.exists() and not folder.exists()
+
+
+@pytest.fixture
+def company():
+    """One system of ours and one of a library that nobody has."""
+    unknown = peers.System("nobody", "fp32", "Nobody", "fp32", "static")
+    with peers.Company([unknown, peers.SYSTEMS[-1]]) as company:
+        yield company
+
+
+def test_a_library_that_fails_to_load_leaves_the_others_alone(company, tmp_path):
+    peers.tiny_gpt2().save_pretrained(tmp_path / "model")
+    company.load(tmp_path, 2, 1, Path(sys.executable))
+    assert company.skipped == {"nobody-fp32": "ModuleNotFoundError: No module named 'peer_nobody'"}
+    (ours,) = company.systems
+    served = company.serve(ours, [Request([1, 2], 3)])
+    assert len(served.tokens) == 1 and len(served.tokens[0]) == 3 and served.seconds > 0
+    assert company.serve(ours, [Request([1, 2], 1000)]) is None
+    assert company.systems == [] and "1000" in company.skipped[ours.key]
+
+
+def test_a_worker_that_dies_is_skipped_with_its_last_words(company, tmp_path):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
+    broken.chmod(0o755)
+    company.workers["nobody"] = peers.Worker(broken, "nobody", ["fp32"], tmp_path, 2, 1)
+    assert company.serve(company.systems[0], [Request([1, 2], 3)]) is None
+    assert company.skipped == {"nobody-fp32": "the process ended with status 3: out of order"}
+    assert [system.library for system in company.systems] == ["ours"] and company.workers == {}
+
+
+def test_workloads_differ_in_budgets_only():
+    made = {kind: peers.requests_of(kind, COURSE, 500) for kind in ("course", "random", "equal")}
+    assert all([r.prompt for r in requests] == [r.prompt for r in made["course"]] for requests in made.values())
+    budgets = {kind: [request.max_tokens for request in requests] for kind, requests in made.items()}
+    assert budgets["course"] == [100 if index % 8 == 0 else 10 for index in range(32)]
+    assert set(budgets["random"]) == {10, 100} and budgets["random"] != budgets["course"]
+    assert budgets["equal"] == [21] * 32
+
+
+def test_answers_are_compared_token_by_token():
+    same = {"equal_requests": 2, "requests": 2, "agreement": 1.0, "first_difference": None}
+    assert peers.compare_tokens([[1, 2], [3, 4]], [[1, 2], [3, 4]]) == same
+    other = peers.compare_tokens([[1, 2], [3, 5]], [[1, 2], [3, 4]])
+    assert other["equal_requests"] == 1 and other["agreement"] == 0.75
+    assert other["first_difference"] == {"request": 1, "token": 1}
+
+
+def test_answers_of_the_wrong_length_or_that_change_do_not_count():
+    requests = [Request([1], 2)]
+    assert peers.fault_in([[5, 6]], [[5, 6]], requests) is None
+    assert "not as long" in peers.fault_in([[5]], [[5]], requests)
+    assert "change" in peers.fault_in([[5, 7]], [[5, 6]], requests)
+
+
+def test_a_command_line_that_makes_no_sense_is_an_error(capsys):
+    with pytest.raises(SystemExit):
+        peers.parse_arguments(["--peers", "vllm"])
+    assert "no system or library is called vllm" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        peers.parse_arguments(["--slots", "0"])
+    assert "--slots is 0; it must be 1 or more" in capsys.readouterr().err
