@@ -15,7 +15,6 @@ import argparse
 import ctypes
 import gc
 import json
-import math
 import subprocess
 import sys
 import threading
@@ -30,11 +29,11 @@ sys.path[:0] = [str(ROOT / "code"), str(ROOT / "models" / "training")]
 
 import psutil
 import torch
-from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from corpus import documents
+from evaluate import document_losses, encode, summarise_losses
 from helpers import (
     STORYTELLER,
     Request,
@@ -239,7 +238,8 @@ def storyteller_quality(rungs: Sequence[Rung], device: str) -> list[dict[str, An
     """What each rung does to a real model: perplexity on held-out text, and how many answers stay the same."""
     model, tokenizer = load_model(STORYTELLER, device=device)
     texts = list(documents("ladder", 60, held_out=True))
-    prompts = [Request(tokenizer(text)["input_ids"][:12], 40) for text in texts[:32]]
+    encoded = encode(tokenizer, texts)
+    prompts = [Request(ids[:12], 40) for ids in encoded[:32]]
     first = [request.output_ids for request in run_continuous(prompts, 8, model=model)]
     rows = []
     for rung in tqdm(rungs, desc="storyteller"):
@@ -247,24 +247,12 @@ def storyteller_quality(rungs: Sequence[Rung], device: str) -> list[dict[str, An
         answers = [request.output_ids for request in run_continuous(prompts, 8, model=changed)]
         rows.append(
             {
-                "storyteller_perplexity": perplexity(changed, tokenizer, texts),
+                "storyteller_perplexity": summarise_losses(document_losses(changed, encoded))["perplexity"],
                 "storyteller_same_answers": sum(map(list.__eq__, answers, first)),
                 "storyteller_answers": len(first),
             }
         )
     return rows
-
-
-@torch.inference_mode()
-def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
-    """exp of the mean of -log p of every true next token."""
-    total, count = 0.0, 0
-    for text in texts:
-        ids = torch.tensor([tokenizer(text)["input_ids"][: model.config.n_positions]], device=model.device)
-        logits = model(input_ids=ids).logits[0, :-1].float()
-        total += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
-        count += ids.shape[1] - 1
-    return math.exp(total / count)
 
 
 # --- Memory, each rung in a process of its own -------------------------------------------------------

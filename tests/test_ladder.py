@@ -95,6 +95,13 @@ def test_an_embedding_that_is_only_looked_up_is_not_read(gpt2):
     assert ladder.bytes_read(packed) < ladder.size_in_bytes(packed)
 
 
+def test_packed_fp32_leaves_the_storyteller_alone_and_int8_nearly():
+    first, packed, _, int8 = ladder.storyteller_quality(ladder.RUNGS[3:], "cpu")
+    assert packed["storyteller_same_answers"] == packed["storyteller_answers"] == 32
+    assert packed["storyteller_perplexity"] == pytest.approx(first["storyteller_perplexity"], abs=2e-3)
+    assert int8["storyteller_perplexity"] == pytest.approx(first["storyteller_perplexity"], rel=0.01)
+
+
 def test_peak_memory_sees_what_was_there_only_for_a_while():
     process = psutil.Process()
     before = process.memory_info().rss
