@@ -30,20 +30,22 @@ sys.path[:0] = [str(ROOT / "code"), str(ROOT / "models" / "training")]
 import psutil
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from corpus import documents
 from evaluate import document_losses, encode, summarise_losses
 from helpers import (
     STORYTELLER,
     Request,
+    generate_next_token,
     generate_tokens,
     gpt2_sized,
+    init_batch,
     load_model,
     run_continuous,
     run_static,
 )
-from measure import Comparison, Trace, interleaved, machine, memory_bandwidth
+from measure import Comparison, Trace, interleaved, machine, memory_bandwidth, seconds_inside, timed
 from utils import pack_model, quantize_model, size_in_bytes
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -66,6 +68,15 @@ class Workload:
         prompts = torch.randint(vocabulary, (self.requests, self.prompt_tokens), generator=generator).tolist()
         budgets = [self.long_tokens if i % self.every == 0 else self.short_tokens for i in range(self.requests)]
         return [Request(prompt, budget, ignore_eos=True) for prompt, budget in zip(prompts, budgets, strict=True)]
+
+
+def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
+    """GPT-2's architecture at a size that every library loads and runs in no time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sizes = {"vocab_size": 512, "n_positions": 128, "n_embd": 64, "n_layer": 2, "n_head": 4}
+        model = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.4, bos_token_id=511, eos_token_id=511))
+    return model.eval()
 
 
 COURSE = Workload()
@@ -161,7 +172,14 @@ def rungs_for(device: str) -> tuple[Rung, ...]:
 
 
 def climb(
-    model: PreTrainedModel, workload: Workload, device: str, repeats: int, *, quality: bool = True, memory: bool = True
+    model: PreTrainedModel,
+    workload: Workload,
+    device: str,
+    repeats: int,
+    *,
+    quality: bool = True,
+    memory: bool = True,
+    queue_lengths: Sequence[int] = (32, 1000, 10_000),
 ) -> dict[str, Any]:
     """Serve the workload on every rung and time it; see `main` for what the result is written to.
 
@@ -185,12 +203,13 @@ def climb(
         warmup=0,
         progress="rounds",
     )
+    steps = decode_steps({rung.name: models[rung.name] for rung in rungs}, (1, workload.slots), 6 * repeats)
     bandwidth = max(bandwidth, memory_bandwidth(device=device))
     tokens = sum(request.max_tokens for request in requests)
     rows = []
     for rung in rungs:
-        timing = timings[rung.name]
-        floor_s = forwards[rung.name] * bytes_read(models[rung.name]) / bandwidth
+        timing, model_of_rung = timings[rung.name], models[rung.name]
+        floor_s = bytes_read(model_of_rung) / bandwidth
         rows.append(
             {
                 "name": rung.name,
@@ -201,14 +220,17 @@ def climb(
                 "forwards": forwards[rung.name],
                 "times_the_rung_before": Comparison(timings[rows[-1]["name"]], timing).ratio if rows else 1.0,
                 "times_the_first": Comparison(timings[rungs[0].name], timing).ratio,
-                "weight_bytes": size_in_bytes(models[rung.name]),
-                "bytes_read_per_forward": bytes_read(models[rung.name]),
-                "times_the_floor": timing.median_s / floor_s,
+                "weight_bytes": size_in_bytes(model_of_rung),
+                "bytes_read_per_forward": bytes_read(model_of_rung),
+                "floor_of_a_forward_s": floor_s,
+                "times_the_floor": timing.median_s / (forwards[rung.name] * floor_s),
+                "decode_step_s": steps[rung.name],
+                "outside_the_model": time_elsewhere(model_of_rung, requests, workload.slots),
                 "exact": rung.exact,
                 "same_answers": sum(map(list.__eq__, answers[rung.name], answers[rungs[0].name])),
             }
         )
-    del models
+    del models, model_of_rung
     if quality:
         for row, quality_of_rung in zip(rows, storyteller_quality(rungs, device), strict=True):
             row |= quality_of_rung
@@ -223,6 +245,48 @@ def climb(
         "tokens": tokens,
         "bandwidth_bytes_per_s": bandwidth,
         "rungs": rows,
+        "queues": [
+            time_elsewhere(tiny_gpt2().to(device), [Request([1, 2, 3], 4)] * length, workload.slots)
+            for length in tqdm(queue_lengths, desc="queues")
+        ],
+    }
+
+
+def decode_steps(
+    models: dict[str, PreTrainedModel], row_counts: Sequence[int], repeats: int
+) -> dict[str, dict[int, float]]:
+    """Seconds of one decode step of every model, with so many rows in the batch; the median, all timed in turn."""
+    warmup = 2
+    steps = {
+        (name, rows): stepper(model, rows, warmup + repeats + 1)
+        for name, model in models.items()
+        for rows in row_counts
+    }
+    timings = interleaved(steps, repeats=repeats, warmup=warmup, progress="decode steps")
+    return {name: {rows: timings[name, rows].median_s for rows in row_counts} for name in models}
+
+
+def stepper(model: PreTrainedModel, rows: int, max_tokens: int) -> Callable[[], None]:
+    """What takes one decode step further at every call, after the prefill."""
+    batch = generate_next_token(init_batch([Request([1 + row] * 7, max_tokens) for row in range(rows)]), model)
+
+    def step() -> None:
+        nonlocal batch
+        batch = generate_next_token(batch, model)
+
+    return step
+
+
+def time_elsewhere(model: PreTrainedModel, requests: list[Request], slots: int) -> dict[str, float]:
+    """What serving costs besides the model's forwards: queue, masks, argmax, merging and filtering the cache."""
+    with seconds_inside(model) as forwards:
+        timing = timed(lambda: run_continuous(requests, slots, model=model), repeats=1, warmup=0)
+    outside_s = timing.median_s - sum(forwards)
+    return {
+        "requests": len(requests),
+        "forwards": len(forwards),
+        "seconds_per_forward": outside_s / len(forwards),
+        "share_of_the_time": outside_s / timing.median_s,
     }
 
 
@@ -317,15 +381,24 @@ class PeakMemory:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The ladder as text."""
+    """The ladder as text; and single decode steps, with their floor and what serving adds to the model's time."""
+    slots = result["workload"]["slots"]
     lines = [
         f"{'':26}{'seconds':>9}{'tokens/s':>10}{'forwards':>10}{'x before':>10}{'x first':>9}{'x floor':>9}{'MB':>7}"
+        f"{'1 row ms':>10}{f'{slots} rows ms':>11}{'floor ms':>10}{'besides':>9}"
     ]
+    for row in result["rungs"]:
+        step = {int(rows): seconds for rows, seconds in row["decode_step_s"].items()}
+        lines.append(
+            f"{row['name']:26}{row['median_s']:9.2f}{row['tokens_per_s']:10.0f}{row['forwards']:10}"
+            f"{row['times_the_rung_before']:10.2f}{row['times_the_first']:9.1f}{row['times_the_floor']:9.2f}"
+            f"{row['weight_bytes'] / 1e6:7.0f}{step[1] * 1e3:10.1f}{step[slots] * 1e3:11.1f}"
+            f"{row['floor_of_a_forward_s'] * 1e3:10.1f}{row['outside_the_model']['share_of_the_time']:9.1%}"
+        )
+    lines.append("besides: the share of the time of continuous batching that is not spent in the model's forward")
     lines += [
-        f"{row['name']:26}{row['median_s']:9.2f}{row['tokens_per_s']:10.0f}{row['forwards']:10}"
-        f"{row['times_the_rung_before']:10.2f}{row['times_the_first']:9.1f}{row['times_the_floor']:9.2f}"
-        f"{row['weight_bytes'] / 1e6:7.0f}"
-        for row in result["rungs"]
+        f"{queue['requests']:6} requests queued: {queue['seconds_per_forward'] * 1e6:.0f} us besides, per forward"
+        for queue in result["queues"]
     ]
     return "\n".join(lines)
 
@@ -360,7 +433,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workload, repeats = (QUICK, 1) if options.quick else (COURSE, options.repeats)
     full = not (options.quick or options.model)
     result = {"model": options.model or "GPT-2 small's shape, random weights"}
-    result |= climb(model, workload, options.device, repeats, quality=full, memory=full and options.device == "cpu")
+    result |= climb(
+        model,
+        workload,
+        options.device,
+        repeats,
+        quality=full,
+        memory=full and options.device == "cpu",
+        queue_lengths=(32, 1000) if options.quick else (32, 1000, 10_000),
+    )
     print(table(result))
     name = f"ladder-{'quick-' if options.quick else ''}{options.device}.json"
     out = options.out or (ROOT / "build" / name if options.quick else RESULTS / name)

@@ -33,11 +33,11 @@ sys.path.insert(0, str(ROOT / "code"))
 import psutil
 import torch
 from tqdm.auto import tqdm
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from helpers import Request, gpt2_sized
-from ladder import COURSE, QUICK, RESULTS, Workload, write_json
+from ladder import COURSE, QUICK, RESULTS, Workload, tiny_gpt2, write_json
 from measure import Comparison, Timing, machine
 
 BUILD = ROOT / "build"
@@ -106,15 +106,6 @@ def requests_of(kind: str, workload: Workload, vocabulary: int) -> list[Request]
     else:
         return requests
     return [replace(request, max_tokens=budget) for request, budget in zip(requests, budgets, strict=True)]
-
-
-def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
-    """GPT-2's architecture at a size that every library loads in no time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        sizes = {"vocab_size": 512, "n_positions": 128, "n_embd": 64, "n_layer": 2, "n_head": 4}
-        model = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.4, bos_token_id=511, eos_token_id=511))
-    return model.eval()
 
 
 # --- Workers -----------------------------------------------------------------------------------------

@@ -138,6 +138,33 @@ def step_seconds(steps: Iterator[Any]) -> list[float]:
         seconds.append(perf_counter() - start)
 
 
+@contextmanager
+def seconds_inside(module: torch.nn.Module) -> Iterator[list[float]]:
+    """How long each forward of `module` takes while the block runs, in seconds; the list grows meanwhile.
+
+    with seconds_inside(model) as forwards:
+        run_continuous(requests, model=model)
+    sum(forwards), len(forwards)
+    """
+    seconds: list[float] = []
+    started: list[float] = []
+
+    def begin(*_: Any) -> None:
+        _synchronize()
+        started.append(perf_counter())
+
+    def end(*_: Any) -> None:
+        _synchronize()
+        seconds.append(perf_counter() - started.pop())
+
+    hooks = module.register_forward_pre_hook(begin), module.register_forward_hook(end)
+    try:
+        yield seconds
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _synchronize() -> None:
     """Wait for the GPU: a CUDA call returns before its work is done."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -67,7 +67,20 @@ def test_rates_and_ratios_follow_from_the_seconds(result):
 def test_the_machine_is_described_and_no_path_is_told(result):
     assert {"torch", "transformers", "python"} <= result["machine"].keys()
     assert str(ROOT) not in json.dumps({**result, "model": ""})
-    assert ladder.table(result).count("\n") == len(result["rungs"])
+    assert ladder.table(result).count("\n") == len(result["rungs"]) + 1 + len(result["queues"])
+
+
+def test_what_serving_adds_to_the_model_is_measured_for_short_and_long_queues(result):
+    for row in result["rungs"]:
+        assert row["decode_step_s"].keys() == {"1", str(result["workload"]["slots"])}
+        assert all(seconds > 0 for seconds in row["decode_step_s"].values())
+        assert row["floor_of_a_forward_s"] == row["bytes_read_per_forward"] / result["bandwidth_bytes_per_s"]
+        assert 0 < row["outside_the_model"]["share_of_the_time"] < 1
+        assert row["outside_the_model"]["requests"] == result["requests"]
+    assert [queue["requests"] for queue in result["queues"]] == [32, 1000]
+    for queue in result["queues"]:
+        rounds = queue["requests"] // result["workload"]["slots"]
+        assert queue["forwards"] == 4 * rounds and queue["seconds_per_forward"] > 0
 
 
 def test_the_course_workload_is_the_courses():

@@ -12,7 +12,7 @@ import figures
 import measure
 from conftest import random_requests
 from helpers import Request, run_continuous, run_static
-from measure import Comparison, Timing, Trace, compare, memory_bandwidth, step_seconds, timed
+from measure import Comparison, Timing, Trace, compare, memory_bandwidth, seconds_inside, step_seconds, timed
 
 mpl.use("Agg")
 
@@ -217,3 +217,15 @@ def test_figures_have_units_and_legends_and_redraw_the_same(gpt2, tmp_path):
 
 def test_running_median_ignores_an_outlier():
     assert figures.running_median([1, 1, 99, 1, 1], window=3).tolist() == [1, 1, 1, 1, 1]
+
+
+def test_the_time_inside_a_model_is_told_apart(gpt2):
+    requests = random_requests(9, seed=4)
+    trace = Trace()
+    with seconds_inside(gpt2) as inside:
+        run_continuous(requests, 3, model=gpt2, trace=trace)
+    assert len(inside) == trace.forwards > 9
+    # The trace's own times have the choice of the token and the next batch on top.
+    assert all(0 < within < row.seconds for within, row in zip(inside, trace.rows, strict=True))
+    run_continuous(requests, 3, model=gpt2)
+    assert len(inside) == trace.forwards  # nothing is left in the model
