@@ -37,7 +37,7 @@ execute: $(VENV)/.installed-run ## execute the committed notebooks again, in pla
 figures: $(VENV)/.installed-run ## draw the notes' drawings again
 	@$(RUN) notes/figures/draw.py
 
-bench: $(VENV)/.installed-run ## measure the ladder: one workload, lesson by lesson (about ten minutes)
+bench: $(VENV)/.installed-run ## measure the ladder: one workload, lesson by lesson (about 20 minutes)
 	@$(RUN) benchmarks/ladder.py
 
 peers: $(VENV)/.installed-run $(PEERS)/.installed ## the same workload on other libraries (a third environment)

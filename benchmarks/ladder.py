@@ -329,14 +329,17 @@ def memory_of(name: str, device: str) -> dict[str, int]:
 
 
 def print_memory(name: str, device: str) -> None:
-    """Runs in the process of its own: prints resident bytes as JSON."""
+    """Runs in the process of its own: prints bytes of the process, or of the GPU, as JSON."""
+    if device == "cuda":
+        print(json.dumps(memory_on_gpu(find_rung(name, device))))
+        return
     process = psutil.Process()
     warm = gpt2_sized()  # what the libraries allocate once is not the model's
     warm(input_ids=torch.zeros(1, 2, dtype=torch.long))
     del warm
     release_memory()
     before = process.memory_info().rss
-    rung = next(rung for rung in rungs_for(device) if rung.name == name)
+    rung = find_rung(name, device)
     model = gpt2_sized()
     prepared = rung.prepare(model)
     del model
@@ -346,6 +349,21 @@ def print_memory(name: str, device: str) -> None:
     with PeakMemory(process) as peak:
         rung.serve(prepared, requests, QUICK.slots, None)
     print(json.dumps({"resident_bytes": resident, "peak_bytes": peak.rss - before}))
+
+
+def memory_on_gpu(rung: Rung) -> dict[str, int]:
+    """What PyTorch holds on the GPU with the rung's model, and at most while it serves."""
+    prepared = rung.prepare(gpt2_sized().to("cuda"))
+    gc.collect()
+    resident = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    rung.serve(prepared, QUICK.make(prepared.get_input_embeddings().num_embeddings), QUICK.slots, None)
+    return {"resident_bytes": resident, "peak_bytes": torch.cuda.max_memory_allocated()}
+
+
+def find_rung(name: str, device: str) -> Rung:
+    """The rung of this name."""
+    return next(rung for rung in rungs_for(device) if rung.name == name)
 
 
 def release_memory() -> None:
@@ -415,12 +433,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure the ladder.")
     parser.add_argument("--model", help="a hub id or folder instead of GPT-2's shape with random weights")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(default cpu)")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="a small workload, one round, neither memory nor quality")
     parser.add_argument("--out", type=Path, help="the JSON file (default: benchmarks/results/ladder-DEVICE.json)")
     parser.add_argument("--memory", metavar="RUNG", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"--repeats is {options.repeats}; it must be 1 or more")
+    check_device(parser, options.device)
+    return options
+
+
+def check_device(parser: argparse.ArgumentParser, device: str) -> None:
+    """Say at once that there is no GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is cuda, but PyTorch finds no CUDA GPU here; leave it out to measure on the CPU")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -439,7 +467,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.device,
         repeats,
         quality=full,
-        memory=full and options.device == "cpu",
+        memory=full,
         queue_lengths=(32, 1000) if options.quick else (32, 1000, 10_000),
     )
     print(table(result))

@@ -34,13 +34,13 @@ class Converter(ctranslate2.converters.TransformersConverter):
         return NumberTokens(transformers.AutoConfig.from_pretrained(folder).vocab_size)
 
 
-def load(variant: str, folder: Path, slots: int, threads: int) -> Serve:
+def load(variant: str, folder: Path, slots: int, threads: int, device: str) -> Serve:
     """`fp32` or `int8`; the latter quantizes while it loads."""
     converted = folder / "ctranslate2"
     if not converted.exists():
         Converter(str(folder)).convert(str(converted))
     generator = ctranslate2.Generator(
-        str(converted), compute_type=COMPUTE_TYPES[variant], inter_threads=1, intra_threads=threads
+        str(converted), device, compute_type=COMPUTE_TYPES[variant], inter_threads=1, intra_threads=threads
     )
     return partial(serve, generator, slots)
 

@@ -23,8 +23,10 @@ PROPERTIES = {
 }
 
 
-def load(variant: str, folder: Path, slots: int, threads: int) -> Serve:
+def load(variant: str, folder: Path, slots: int, threads: int, device: str) -> Serve:
     """`fp32` and `bf16` compute with the exported weights, `int8` with compressed ones."""
+    if device != "cpu":
+        raise ValueError(f"OpenVINO GenAI is measured on the CPU only, not on {device}")
     model = int8_model(folder) if variant == "int8" else exported_model(folder)
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.max_num_seqs = slots

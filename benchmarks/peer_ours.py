@@ -15,11 +15,14 @@ from utils import pack_model, quantize_model
 PACKAGES = ("torch", "transformers")
 
 
-def load(variant: str, folder: Path, slots: int, threads: int) -> Serve:
-    """`static` and `continuous` serve the model as it is, the others a packed copy, by continuous batching."""
+def load(variant: str, folder: Path, slots: int, threads: int, device: str) -> Serve:
+    """`static` and `continuous` serve the model as it is, the others a packed copy, by continuous batching.
+
+    On a GPU there is nothing to pack: the layers stay as they are.
+    """
     torch.set_num_threads(threads)
     dtype = torch.bfloat16 if variant == "packed-bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
     return partial(serve, prepare(variant, model), run_static if variant == "static" else run_continuous, slots)
 
 

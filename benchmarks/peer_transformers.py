@@ -13,10 +13,10 @@ from peer_worker import RequestIds, Serve
 PACKAGES = ("torch", "transformers")
 
 
-def load(variant: str, folder: Path, slots: int, threads: int) -> Serve:
+def load(variant: str, folder: Path, slots: int, threads: int, device: str) -> Serve:
     """`static`: `generate`. `manager`: continuous batching, `manager-open` with as many slots as requests."""
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     model.generation_config.do_sample = False
@@ -35,7 +35,9 @@ def serve_static(model: PreTrainedModel, slots: int, requests: list[RequestIds])
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in batch])  # (B, T)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in batch])  # (B, T)
         longest = max(budget for _, budget in batch)
-        output = model.generate(ids, attention_mask=mask, max_new_tokens=longest)[:, width:].tolist()
+        output = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=longest)[
+            :, width:
+        ].tolist()
         tokens += [row[:budget] for row, (_, budget) in zip(output, batch, strict=True)]
     return tokens
 

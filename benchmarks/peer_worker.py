@@ -1,6 +1,6 @@
 """One library in a process of its own: loads its systems once, then serves whenever it is told to.
 
-    python benchmarks/peer_worker.py LIBRARY MODEL_FOLDER SLOTS THREADS VARIANT...
+    python benchmarks/peer_worker.py LIBRARY MODEL_FOLDER SLOTS THREADS DEVICE VARIANT...
 
 `peers.py` starts it, with the Python that has the library. Both talk in lines of JSON:
 
@@ -9,7 +9,8 @@
     <- {"tokens": [[id, ...], ...], "seconds": 1.23}  or  {"failed": why}
 
 It ends when its input does. A library is a module `peer_LIBRARY` beside this file with `PACKAGES`, the packages
-whose versions count, and `load(variant, folder, slots, threads)`, which returns what serves a list of requests.
+whose versions count, and `load(variant, folder, slots, threads, device)`, which returns what serves a list of
+requests.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ RequestIds = tuple[list[int], int]  # a prompt and how many tokens to generate, 
 Serve = Callable[[list[RequestIds]], list[list[int]]]
 
 
-def load_all(library: str, folder: Path, slots: int, threads: int, variants: list[str]) -> tuple[dict, dict]:
+def load_all(
+    library: str, folder: Path, slots: int, threads: int, device: str, variants: list[str]
+) -> tuple[dict, dict]:
     """What serves each variant, and the first thing to say to `peers.py`."""
     loaded: dict[str, Serve] = {}
     failed: dict[str, str] = {}
@@ -42,7 +45,7 @@ def load_all(library: str, folder: Path, slots: int, threads: int, variants: lis
         return loaded, {"loaded": [], "failed": dict.fromkeys(variants, reason(error)), "versions": versions}
     for variant in variants:
         try:
-            loaded[variant] = module.load(variant, folder, slots, threads)
+            loaded[variant] = module.load(variant, folder, slots, threads, device)
         except Exception as error:  # whatever a library raises: the others can go on without it
             failed[variant] = reason(error)
     return loaded, {"loaded": list(loaded), "failed": failed, "versions": versions}
@@ -75,14 +78,14 @@ def private_stdout() -> TextIO:
 
 def main() -> None:
     """Load, say so, and serve until the input ends."""
-    library, folder, slots, threads, *variants = sys.argv[1:]
+    library, folder, slots, threads, device, *variants = sys.argv[1:]
     channel = private_stdout()
 
     def say(message: dict[str, Any]) -> None:
         channel.write(json.dumps(message) + "\n")
         channel.flush()
 
-    loaded, greeting = load_all(library, Path(folder), int(slots), int(threads), variants)
+    loaded, greeting = load_all(library, Path(folder), int(slots), int(threads), device, variants)
     if loaded:
         import torch
 

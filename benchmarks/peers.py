@@ -37,7 +37,7 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from helpers import Request, gpt2_sized
-from ladder import COURSE, QUICK, RESULTS, Workload, tiny_gpt2, write_json
+from ladder import COURSE, QUICK, RESULTS, Workload, check_device, tiny_gpt2, write_json
 from measure import Comparison, Timing, machine
 
 BUILD = ROOT / "build"
@@ -118,9 +118,11 @@ class WorkerError(Exception):
 class Worker:
     """One library's process. It computes only while it is asked; idle, it waits for a line to read."""
 
-    def __init__(self, python: Path, library: str, variants: list[str], folder: Path, slots: int, threads: int) -> None:
+    def __init__(
+        self, python: Path, library: str, variants: list[str], folder: Path, slots: int, threads: int, device: str
+    ) -> None:
         self.log: IO[bytes] = (folder / f"{library}.log").open("w+b")
-        arguments = [library, folder / "model", slots, threads, *variants]
+        arguments = [library, folder / "model", slots, threads, device, *variants]
         self.process = subprocess.Popen(
             [python, Path(__file__).with_name("peer_worker.py"), *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -212,13 +214,13 @@ class Company:
         for worker in self.workers.values():
             worker.stop()
 
-    def load(self, folder: Path, slots: int, threads: int, peers_python: Path) -> None:
+    def load(self, folder: Path, slots: int, threads: int, device: str, peers_python: Path) -> None:
         """Start every library's worker, and wait until all have loaded their systems."""
         for library in dict.fromkeys(system.library for system in self.systems):
             python = Path(sys.executable) if library in IN_THIS_ENVIRONMENT else peers_python
             variants = [system.variant for system in self.systems if system.library == library]
             if python.exists():
-                self.workers[library] = Worker(python, library, variants, folder, slots, threads)
+                self.workers[library] = Worker(python, library, variants, folder, slots, threads, device)
             else:
                 self.drop(library, variants, "not installed: there is no environment for the peers (make peers)")
         for library, worker in tqdm(list(self.workers.items()), desc="loading"):
@@ -395,6 +397,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slots", type=int, help="rows at a time (default 8)")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="for every system (default 2)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(default cpu)")
     parser.add_argument("--quick", action="store_true", help="a tiny model, a small workload, one round")
     parser.add_argument(
         "--peers",
@@ -403,11 +406,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"only these, and ours to compare with; libraries, or systems of: {', '.join(keys)}",
     )
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON, help="the Python that has the peers")
-    parser.add_argument("--out", type=Path, help="the JSON file (default: benchmarks/results/peers-cpu.json)")
+    parser.add_argument("--out", type=Path, help="the JSON file (default: benchmarks/results/peers-DEVICE.json)")
     options = parser.parse_args(arguments)
     for name in ("slots", "repeats", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}; it must be 1 or more")
+    check_device(parser, options.device)
     unknown = [peer for peer in options.peers or [] if not chosen([peer])]
     if unknown:
         parser.error(f"no system or library is called {', '.join(unknown)}; there are {', '.join(keys)}")
@@ -439,13 +443,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with TemporaryDirectory(prefix="peers-", dir=BUILD) as name, Company(systems, settle_s) as company:
         folder = Path(name)
         model.save_pretrained(folder / "model")
-        company.load(folder, workload.slots, options.threads, options.peers_python)
+        company.load(folder, workload.slots, options.threads, options.device, options.peers_python)
         given = measure(company, requests, repeats)
     if REFERENCE not in given:
         raise WorkerError(f"{REFERENCE} must work, and it failed: {company.skipped[REFERENCE]}")
     result = {
         "machine": machine(),
-        "device": "cpu",
+        "device": options.device,
         "model": "a tiny GPT-2, random weights" if options.quick else "GPT-2 small's shape, random weights",
         "workload": asdict(workload) | {"budgets": options.workload},
         "requests": len(requests),
@@ -468,9 +472,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(table(result))
-    name = f"peers-{'quick-' if options.quick else ''}cpu.json"
-    if options.workload != "course":
-        name = name.replace("cpu", f"{options.workload}-cpu")
+    quick, budgets = "quick-" if options.quick else "", "" if options.workload == "course" else f"{options.workload}-"
+    name = f"peers-{quick}{budgets}{options.device}.json"
     write_json(result, options.out or (BUILD if options.quick else RESULTS) / name)
     return 0
 

@@ -1,9 +1,11 @@
-"""Tiny random models and a byte tokenizer: small enough for hundreds of exact comparisons."""
+"""Tiny random models and a byte tokenizer, small enough for hundreds of exact comparisons; a kernel without network."""
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,3 +133,17 @@ def with_eos() -> Callable[[PreTrainedModel, list[Request]], int]:
         return token
 
     return choose
+
+
+@pytest.fixture
+def no_network(tmp_path: Path) -> dict[str, str]:
+    """Variables for a kernel that may reach nothing beyond loopback; `refused(...)` tells what it tried."""
+    folder = Path(__file__).parent / "no_network"
+    python_path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": python_path, "NO_NETWORK_LOG": str(tmp_path / "refused")}
+
+
+def refused(environment: dict[str, str]) -> str:
+    """The connections a kernel started with the fixture's variables has tried, with where from."""
+    log = Path(environment["NO_NETWORK_LOG"])
+    return log.read_text() if log.exists() else ""

@@ -24,9 +24,8 @@ from transformers.pytorch_utils import Conv1D
 
 import exercises
 import lessons
-import test_notebooks
 import test_repository
-from conftest import tiny_model
+from conftest import refused, tiny_model
 from exercises import Result
 from helpers import (
     Request,
@@ -39,8 +38,6 @@ from helpers import (
 )
 from measure import Trace
 from utils import LoraLayer, add_lora
-
-no_network = test_notebooks.no_network  # the fixture, under the name by which pytest finds it
 
 SOLUTIONS = lessons.NOTEBOOKS / "solutions"
 NUMBERS = [1, 2, 3, 4, 5]
@@ -100,7 +97,7 @@ def test_solutions_run_and_are_what_is_committed(
     monkeypatch.delenv("COURSE_MODEL", raising=False)
     outcome = lessons.run_notebook(solutions_path(number), environment=no_network)
     assert outcome.failure is None
-    assert not test_notebooks.refused(no_network)
+    assert not refused(no_network)
     assert all(result.startswith("correct: ") for result in results(outcome.notebook))
     assert outcome.notebook == lessons.read_notebook(solutions_path(number))
 

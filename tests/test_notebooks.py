@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import lessons
+from conftest import refused
 
 LESSONS = (
     "Lesson_1-Text_Generation",
@@ -24,24 +25,10 @@ LESSONS = (
     "Lesson_5-Low-Rank_Adaptation",
 )
 TIMING = "timing"  # the tag of a code cell whose outputs depend on a clock
-NO_NETWORK = Path(__file__).parent / "no_network"
 
 
 # ---------------------------------------------------------------------------------------------------
 # The lessons
-
-
-@pytest.fixture
-def no_network(tmp_path: Path) -> dict[str, str]:
-    """Variables for a kernel that may reach nothing beyond loopback; `refused(...)` tells what it tried."""
-    python_path = os.pathsep.join(filter(None, [str(NO_NETWORK), os.environ.get("PYTHONPATH")]))
-    return {"PYTHONPATH": python_path, "NO_NETWORK_LOG": str(tmp_path / "refused")}
-
-
-def refused(environment: dict[str, str]) -> str:
-    """The connections a kernel started with the fixture's variables has tried, with where from."""
-    log = Path(environment["NO_NETWORK_LOG"])
-    return log.read_text() if log.exists() else ""
 
 
 def test_the_folder_holds_the_five_lessons() -> None:

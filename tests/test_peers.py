@@ -11,10 +11,12 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
+import ladder
 import peers
 from helpers import Request
 from ladder import COURSE
@@ -104,7 +106,7 @@ def company():
 
 def test_a_library_that_fails_to_load_leaves_the_others_alone(company, tmp_path):
     peers.tiny_gpt2().save_pretrained(tmp_path / "model")
-    company.load(tmp_path, 2, 1, Path(sys.executable))
+    company.load(tmp_path, 2, 1, "cpu", Path(sys.executable))
     assert company.skipped == {"nobody-fp32": "ModuleNotFoundError: No module named 'peer_nobody'"}
     (ours,) = company.systems
     served = company.serve(ours, [Request([1, 2], 3)])
@@ -117,7 +119,7 @@ def test_a_worker_that_dies_is_skipped_with_its_last_words(company, tmp_path):
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
     broken.chmod(0o755)
-    company.workers["nobody"] = peers.Worker(broken, "nobody", ["fp32"], tmp_path, 2, 1)
+    company.workers["nobody"] = peers.Worker(broken, "nobody", ["fp32"], tmp_path, 2, 1, "cpu")
     assert company.serve(company.systems[0], [Request([1, 2], 3)]) is None
     assert company.skipped == {"nobody-fp32": "the process ended with status 3: out of order"}
     assert [system.library for system in company.systems] == ["ours"] and company.workers == {}
@@ -154,3 +156,11 @@ def test_a_command_line_that_makes_no_sense_is_an_error(capsys):
     with pytest.raises(SystemExit):
         peers.parse_arguments(["--slots", "0"])
     assert "--slots is 0; it must be 1 or more" in capsys.readouterr().err
+
+
+def test_without_a_gpu_both_scripts_say_so_at_once(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", bool)
+    for script in (peers, ladder):
+        with pytest.raises(SystemExit):
+            script.parse_arguments(["--device", "cuda"])
+        assert "--device is cuda, but PyTorch finds no CUDA GPU here" in capsys.readouterr().err

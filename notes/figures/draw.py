@@ -55,6 +55,16 @@ DRAWINGS = [
         "median is 100 ms and the worst 1,000 ms.",
     ),
     Drawing(
+        lesson_0.ladder,
+        "Bars of the seconds that the same 32 requests take on seven rungs: one at a time without a cache, with a KV "
+        "cache, in static batches, by continuous batching, then with packed weights in fp32, bf16 and int8.",
+    ),
+    Drawing(
+        lesson_0.peers,
+        "Bars of the seconds that the same 32 requests take on transformers, CTranslate2, OpenVINO GenAI and on the "
+        "functions of this project, slowest first.",
+    ),
+    Drawing(
         lesson_1.encoder_and_decoder,
         "Two attention masks over the words Once upon a time: in an encoder every token looks at all four, in a "
         "decoder only at itself and at those before it.",

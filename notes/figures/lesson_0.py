@@ -1,11 +1,17 @@
-"""Drawings of Lesson 0: what is wasted, and how serving is measured."""
+"""Drawings of Lesson 0: what is wasted, how serving is measured, and what the benchmarks have measured."""
 
 from __future__ import annotations
 
-from canvas import HATCHED_ORANGE, PALE_BLUE, PALE_GREY, SMALL, SOLID_BLUE, SOLID_ORANGE, Sheet
+import json
+from pathlib import Path
+from typing import Any
+
+from canvas import HATCHED_ORANGE, MID_GREY, PALE_BLUE, PALE_GREY, SMALL, SOLID_BLUE, SOLID_ORANGE, Sheet
 from figures import BLUE, GREY, ORANGE
 
 COLUMN = 154  # width of one lesson's column in the map
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+RUNG_LESSONS = ("", "Lesson 1", "Lesson 2", "Lesson 3", "Lesson 4", "Lesson 4", "Lesson 4")
 
 
 def wastes() -> Sheet:
@@ -135,3 +141,80 @@ def percentiles() -> Sheet:
     sheet.arrow((at(median) + 13, 62), (at(median) + 3, 69), color=GREY)
     sheet.text(at(worst), base - 42, f"worst {worst:,} ms", ha="center")
     return sheet
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def ladder() -> Sheet:
+    """What benchmarks/ladder.py has measured: one workload, rung by rung."""
+    result = _read("ladder-cpu.json")
+    rungs, requests = result["rungs"], result["requests"]
+    first, exact = rungs[0]["median_s"], [rung for rung in rungs if rung["exact"]]
+    sheet = Sheet(
+        142 + 32 * len(rungs),
+        f"{first:.0f} s become {exact[-1]['median_s']:.1f} s without changing a token, "
+        f"and {rungs[-1]['median_s']:.1f} s with int8",
+    )
+    left, room, top = 262, 290, 84
+    seconds, speed, gain = (left + room + offset for offset in (58, 132, 208))  # right edges of three columns
+    for x, words in ((seconds, "seconds"), (speed, "tokens/s"), (gain, "times the\nfirst")):
+        sheet.note(x, top - 22, words, ha="right")
+    for index, (rung, lesson) in enumerate(zip(rungs, RUNG_LESSONS, strict=True)):
+        y = top + 32 * index
+        sheet.note(20, y + 11, lesson)
+        sheet.text(left - 10, y + 11, rung["name"], ha="right")
+        fill = SOLID_BLUE if rung["exact"] else HATCHED_ORANGE
+        sheet.cells([(left, y)], room * rung["median_s"] / first, 22, fill)
+        sheet.text(seconds, y + 11, f"{rung['median_s']:.1f}", ha="right")
+        sheet.text(speed, y + 11, f"{rung['tokens_per_s']:.0f}", ha="right")
+        sheet.text(gain, y + 11, f"{rung['times_the_first']:.1f}", ha="right")
+    bottom = top + 32 * len(rungs)
+    same = [f"{rung['same_answers']} of {requests}" for rung in rungs if not rung["exact"]]
+    rounded = f"weights rounded: {' and '.join(same)} answers the same"
+    sheet.key(20, bottom + 16, [(SOLID_BLUE, "the same tokens, every one", 225), (HATCHED_ORANGE, rounded, 300)])
+    sheet.note(
+        20,
+        bottom + 40,
+        f"{requests} requests, {result['tokens']} tokens, {_conditions(result)}; "
+        f"median of {len(rungs[0]['seconds'])} rounds, rungs in turn",
+    )
+    return sheet
+
+
+def peers() -> Sheet:
+    """What benchmarks/peers.py has measured: the same workload on other libraries."""
+    result = _read("peers-cpu.json")
+    systems = sorted(result["systems"], key=lambda system: -system["median_s"])
+    slowest = systems[0]["median_s"]
+    ratio = {system["key"]: system["times_ours"]["ours-packed"] for system in systems}
+    sheet = Sheet(
+        112 + 26 * len(systems),
+        f"The same tokens in fp32: {ratio['transformers-static']:.1f} times as fast as generate, "
+        f"{ratio['openvino-fp32']:.1f} times as fast as OpenVINO",
+    )
+    left, room, top = 330, 380, 56
+    for index, system in enumerate(systems):
+        y = top + 26 * index
+        sheet.text(left - 72, y + 9, system["label"], ha="right")
+        sheet.note(left - 62, y + 9, system["precision"])
+        sheet.note(left - 26, y + 9, {"static": "s", "continuous": "c"}[system["batching"]])
+        fill = SOLID_BLUE if system["library"] == "ours" else MID_GREY
+        length = room * system["median_s"] / slowest
+        sheet.cells([(left, y)], length, 18, fill)
+        sheet.text(left + length + 8, y + 9, f"{system['median_s']:.1f} s", size=SMALL)
+    bottom = top + 26 * len(systems)
+    sheet.key(20, bottom + 12, [(SOLID_BLUE, "ours", 70), (MID_GREY, "others", 80)])
+    sheet.note(190, bottom + 12, "s: static batches    c: continuous batching")
+    sheet.note(
+        20,
+        bottom + 34,
+        f"{result['requests']} requests, {result['tokens']} tokens, {_conditions(result)}; "
+        f"median of {result['rounds']} rounds, systems in turn",
+    )
+    return sheet
+
+
+def _conditions(result: dict[str, Any]) -> str:
+    return f"{result['model']}, {result['machine']['cpu threads']} threads"

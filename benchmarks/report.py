@@ -1,0 +1,90 @@
+"""The tables of the README and of the notes, from what ladder.py and peers.py have written to results/.
+
+python benchmarks/report.py    print them, to be pasted in; a test holds both equal
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+BASELINES = {"fp32": "ours-packed", "bf16": "ours-packed-bf16", "int8": "ours-packed-int8-head"}
+
+
+def read(name: str) -> dict[str, Any]:
+    """One results file."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def ladder_table(result: dict[str, Any]) -> str:
+    """A row per rung: how long, how much faster, and how many answers are still those of the first rung."""
+    header = ["", "Seconds", "Tokens/s", "Times the first", "Forwards", "Same answers"]
+    rows = [
+        [
+            row["name"],
+            f"{row['median_s']:.1f}",
+            f"{row['tokens_per_s']:.0f}",
+            f"{row['times_the_first']:.1f}",
+            f"{row['forwards']}",
+            f"{row['same_answers']} of {result['requests']}",
+        ]
+        for row in result["rungs"]
+    ]
+    return markdown(header, rows)
+
+
+def peers_table(result: dict[str, Any]) -> str:
+    """A row per system, slowest first: how long, and how many times as long as ours in the same precision."""
+    header = ["System", "Weights", "Batching", "Seconds", "Times ours", "Same answers"]
+    rows = [
+        [
+            row["label"],
+            row["precision"],
+            row["batching"],
+            f"{row['median_s']:.2f}",
+            f"{row['times_ours'][BASELINES[row['precision']]]:.2f}",
+            f"{row['tokens']['equal_requests']} of {row['tokens']['requests']}",
+        ]
+        for row in sorted(result["systems"], key=lambda row: -row["median_s"])
+    ]
+    return markdown(header, rows)
+
+
+def decode_step_table(result: dict[str, Any]) -> str:
+    """A row per kind of weights: one decode step, its floor, the memory of the process, and what text costs."""
+    slots = str(result["workload"]["slots"])
+    header = ["Weights", "1 row, ms", f"{slots} rows, ms", "Floor, ms", "1 row / floor", "Resident, MB", "Perplexity"]
+    rows = [
+        [
+            row["name"].replace("continuous batching", "as they are, fp32").replace("packed weights", "packed"),
+            f"{row['decode_step_s']['1'] * 1e3:.1f}",
+            f"{row['decode_step_s'][slots] * 1e3:.1f}",
+            f"{row['floor_of_a_forward_s'] * 1e3:.1f}",
+            f"{row['decode_step_s']['1'] / row['floor_of_a_forward_s']:.1f}",
+            f"{row['resident_bytes'] / 1e6:.0f}",
+            f"{row['storyteller_perplexity']:.4f}",
+        ]
+        for row in result["rungs"][3:]
+    ]
+    return markdown(header, rows)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with numbers on the right."""
+    numeric = [all(row[column][:1].isdigit() for row in rows) for column in range(len(header))]
+    rule = ["---:" if right else "---" for right in numeric]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def main() -> None:
+    """Print the tables."""
+    ladder, peers = read("ladder-cpu.json"), read("peers-cpu.json")
+    for table in (ladder_table(ladder), decode_step_table(ladder), peers_table(peers)):
+        print(table, end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
