@@ -676,7 +676,7 @@ def _run(
                 newcomers = init_batch([waiting.popleft() for _ in range(free)], tokenizer)
                 running = merge_batches(running, release(_step(newcomers, model, trace)))
             running = release(_step(running, model, trace))
-            bar.update(len(served) - len(waiting) - len(running) - bar.n)
+            bar.update(bar.total - bar.n - len(waiting) - len(running))
     return served
 
 

@@ -108,6 +108,16 @@ def test_only_the_last_positions_logits_are_computed(gpt2):
 
 
 @RUNS
+def test_progress_is_shown_only_when_asked_for(run, gpt2, capsys):
+    requests = [Request([1, 2, 3], budget) for budget in (3, 0, 1, 5)]  # the second wants nothing
+    run(requests, 2, model=gpt2)
+    assert capsys.readouterr().err == ""
+    run(requests, 2, model=gpt2, progress=True)
+    shown = capsys.readouterr().err
+    assert "requests" in shown and "3/3" in shown
+
+
+@RUNS
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_runs_equal_generate(model, run, batch_size):
     requests = random_requests(13)

@@ -124,6 +124,12 @@ def test_constants_are_exact(value):
     assert torch.equal(dequantize(*quantize(t)), t)
 
 
+def test_every_value_may_have_a_scale_of_its_own():
+    t = random_tensor(3, 4)
+    codes, state = quantize(t, group_size=1)
+    assert state.scale.shape == (1, 12, 1) and torch.equal(dequantize(codes, state), t)
+
+
 def test_per_channel_is_no_worse_than_per_tensor():
     t = random_tensor(16, 64) * torch.logspace(-2, 1, 16)[:, None]
     errors = [(dequantize(*quantize(t, dim=dim)) - t).abs().mean() for dim in (None, 0)]
@@ -246,6 +252,14 @@ def test_a_new_adapter_changes_nothing_bit_for_bit(model):
     assert add_lora(model, 4) is model
     assert torch.equal(logits(model), before)
     assert (logits(randomize(model)) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("rank", [1, 12])
+def test_the_smallest_and_the_largest_rank_are_allowed(rank):
+    layer = LoraLayer(linear_layers(12, 20)[0], rank)
+    assert layer.lora_a.shape == (rank, 12) and layer.lora_b.shape == (20, rank) and layer.scaling == 1
+    with pytest.raises(ValueError, match="must be 1 to 12"):
+        LoraLayer(linear_layers(12, 20)[0], 13)
 
 
 def test_only_the_factors_train(gpt2):
