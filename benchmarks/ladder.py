@@ -157,7 +157,7 @@ RUNGS = (
     Rung("continuous batching", _as_it_is, continuous),
     Rung("packed weights, fp32", pack_model, continuous),
     Rung("packed weights, bf16", _bf16, continuous, exact=False),
-    Rung("packed weights, int8", _int8, continuous, exact=False),
+    Rung("packed int8, head too", _int8, continuous, exact=False),
 )
 
 

@@ -16,6 +16,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
@@ -205,9 +206,18 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "cpu threads": str(torch.get_num_threads()),
         "gpu": gpu,
     }
+
+
+def _processor() -> str:
+    """What the processor is called, where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
 
 
 # --- Tracing a run -----------------------------------------------------------------------------------

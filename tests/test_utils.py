@@ -59,9 +59,20 @@ def test_every_answer_reaches_its_own_asker(gpt2, tokenizer):
 
 def test_characters_of_several_bytes_stay_whole(tokenizer):
     """A model that writes the two bytes of an e-acute in two steps."""
-    model = tiny_model("gpt2")
     first, second = tokenizer("é")["input_ids"]
-    table = {0: first, first: second, second: first}
+    model = model_that_says({first: second}, otherwise=first)
+    assert generate(model, tokenizer, [("x", 4), ("caf", 2)], batch_size=2) == ["xéé", "café"]
+
+
+def test_the_end_of_a_text_is_not_part_of_it(tokenizer):
+    [b] = tokenizer("b")["input_ids"]
+    model = model_that_says({b: tokenizer.eos_token_id}, otherwise=b)
+    assert generate(model, tokenizer, [("a", 4)]) == ["abb"]  # and the model has said the end twice
+
+
+def model_that_says(answers: dict[int, int], otherwise: int) -> nn.Module:
+    """A model whose next token follows from the last one alone, and which does not stop."""
+    model = tiny_model("gpt2")
 
     class Parrot(nn.Module):
         def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -72,17 +83,18 @@ def test_characters_of_several_bytes_stay_whole(tokenizer):
 
     def choose(_module: nn.Module, _args: tuple, kwargs: dict) -> None:
         last = kwargs["input_ids"][:, -1].tolist()
-        parrot.next_logits = torch.eye(257, dtype=torch.float64)[[table.get(token, first) for token in last]][:, None]
+        chosen = [answers.get(token, otherwise) for token in last]
+        parrot.next_logits = torch.eye(257, dtype=torch.float64)[chosen][:, None]
 
     model.register_forward_pre_hook(choose, with_kwargs=True)
-    assert generate(model, tokenizer, [("x", 4), ("caf", 2)], batch_size=2) == ["xéé", "café"]
+    return model
 
 
 # --- quantize and dequantize -------------------------------------------------------------------------
 
 KINDS = pytest.mark.parametrize(
     "options",
-    [{}, {"dim": 0}, {"dim": 1}, {"dim": -1}, {"group_size": 6}, {"dim": 0, "group_size": 4}],
+    [{}, {"dim": 0}, {"dim": 1}, {"dim": -1}, {"dim": -2}, {"group_size": 6}, {"dim": 0, "group_size": 4}],
     ids=str,
 )
 
@@ -149,9 +161,9 @@ def test_the_widest_range_does_not_overflow():
 
 @pytest.mark.parametrize("width", [1, 2, 7, 8])
 def test_int4_packing_round_trips(width):
-    codes = torch.randint(16, (3, width), dtype=torch.uint8)
+    codes = torch.randint(16, (2, 3, width), dtype=torch.uint8)
     packed = pack_int4(codes)
-    assert packed.shape == (3, (width + 1) // 2)
+    assert packed.shape == (2, 3, (width + 1) // 2)
     assert torch.equal(unpack_int4(packed, width), codes)
 
 
