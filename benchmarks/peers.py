@@ -39,6 +39,7 @@ from transformers.utils.logging import disable_progress_bar
 from helpers import Request, gpt2_sized
 from ladder import COURSE, QUICK, RESULTS, Workload, check_device, tiny_gpt2, write_json
 from measure import Comparison, Timing, machine
+from report import BASELINES
 
 BUILD = ROOT / "build"
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -89,7 +90,6 @@ SYSTEMS = (
 )
 IN_THIS_ENVIRONMENT = ("transformers", "ours")
 REFERENCE = "ours-continuous"  # its tokens are what the others' are compared with
-BASELINES = {"fp32": "ours-packed", "bf16": "ours-packed-bf16", "int8": "ours-packed-int8-head"}  # the table's ratios
 
 
 # --- The workload ------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The tables of the README and of the notes, from what ladder.py and peers.py have written to results/.
 
-python benchmarks/report.py    print them, to be pasted in; a test holds both equal
+    python benchmarks/report.py    print them, to be pasted in
+
+A test holds what is pasted equal to what is printed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-BASELINES = {"fp32": "ours-packed", "bf16": "ours-packed-bf16", "int8": "ours-packed-int8-head"}
+BASELINES = {"fp32": "ours-packed", "bf16": "ours-packed-bf16", "int8": "ours-packed-int8-head"}  # of the ratios
 
 
 def read(name: str) -> dict[str, Any]:

@@ -141,11 +141,13 @@ def step_seconds(steps: Iterator[Any]) -> list[float]:
 
 @contextmanager
 def seconds_inside(module: torch.nn.Module) -> Iterator[list[float]]:
-    """How long each forward of `module` takes while the block runs, in seconds; the list grows meanwhile.
+    """How long each forward of `module` takes while the block runs, in seconds.
 
-    with seconds_inside(model) as forwards:
-        run_continuous(requests, model=model)
-    sum(forwards), len(forwards)
+        with seconds_inside(model) as forwards:
+            run_continuous(requests, model=model)
+        sum(forwards), len(forwards)
+
+    The list gets an entry per forward.
     """
     seconds: list[float] = []
     started: list[float] = []

@@ -610,7 +610,7 @@ class PackedInt8Linear(PackedLayer):
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             rows / size, 1 / self.steps, self.steps + 1, self.packed.data
         )
-        y = y.mul_(size) if self.bias is None else torch.addcmul(self.bias.float(), y, size, out=y)
+        y = y.mul_(size) if self.bias is None else torch.addcmul(self.bias.float(), y, size)
         return y.to(x.dtype)
 
 

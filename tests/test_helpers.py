@@ -394,10 +394,18 @@ def unsupported_models() -> dict:
     }
 
 
-@pytest.mark.parametrize("kind", list(unsupported_models()))
-def test_models_that_cannot_be_batched_are_refused(kind):
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    {
+        "sliding window": "its cache has DynamicSlidingWindowLayer layers",
+        "recurrent": "it keeps a recurrent state instead of keys and values",
+        "alibi": "it takes no position_ids",
+        "encoder": "it has an encoder",
+    }.items(),
+)
+def test_models_that_cannot_be_batched_are_refused(kind, reason):
     model = unsupported_models()[kind]().eval()
-    with pytest.raises(ValueError, match="cannot be batched here"):
+    with pytest.raises(ValueError, match=f"{type(model).__name__} cannot be batched here: .*{reason}"):
         run_continuous([FINE], model=model)
 
 

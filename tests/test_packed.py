@@ -451,6 +451,7 @@ def test_an_adapter_goes_on_over_its_packed_base(quantized):
     assert (logits(packed) - plain).abs().max() > 1
     zeros = {name: torch.zeros_like(weight) for name, weight in lora_state_dict(packed).items()}
     assert torch.allclose(logits(load_lora(packed, zeros)), plain, **close)  # hot swap still works
+    assert torch.equal(packed(input_ids=IDS).logits.detach(), logits(packed))  # gradients need not be off to compute
 
 
 @needs_onednn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def text_of(name: str) -> str:
 )
 def test_tables_are_those_of_the_results(page, table, results):
     expected = table(report.read(results))
-    assert expected.count("\n") >= 4
+    assert expected.count("\n") > 2
     assert expected in text_of(page), f"{page} does not show {results}; run benchmarks/report.py and paste its table"
 
 
@@ -63,4 +62,4 @@ def test_the_committed_peers_are_all_there_and_fp32_has_our_tokens():
 
 def test_results_tell_no_paths():
     for path in report.RESULTS.glob("*.json"):
-        assert "/" not in json.dumps(json.loads(path.read_text(encoding="utf-8"))).replace("tokens/s", ""), path.name
+        assert "/" not in path.read_text(encoding="utf-8"), path.name
