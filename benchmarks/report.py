@@ -83,7 +83,7 @@ def decode_step_caption(result: dict[str, Any]) -> str:
     before, after = (value / 1e9 for value in result["bandwidth_before_and_after_bytes_per_s"])
     return wrap(
         f"Floor: the weights' bytes over a memory bandwidth of {bandwidth:.1f} GB/s, the better of two measurements in "
-        f"the same run ({before:.1f} and {after:.1f}: on a rented machine it comes and goes). Resident: what the "
+        f"the same run ({before:.1f} and {after:.1f}: on a shared machine it comes and goes). Resident: what the "
         "process grows by. Packed models hold the embedding twice, for the lookup and packed for the output head. "
         f"Perplexity and answers are those of the storyteller, on 60 held-out documents. Processor: "
         f"{result['machine']['processor']}."
