@@ -261,6 +261,7 @@ def test_an_interrupt_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     assert train.resume_trainer(tmp_path, "cpu").step == 2
 
 
+@pytest.mark.filterwarnings("error")  # the bar must not go beyond its end
 def test_the_time_budget_ends_the_run(tmp_path: Path) -> None:
     trainer = train.start_trainer(dataclasses.replace(TINY, tokens=10**12, minutes=0.02), tmp_path, "cpu")
     trainer.run()

@@ -339,7 +339,6 @@ class Trainer:
     def timed_step(self, bar: tqdm, batches: list[torch.Tensor]) -> None:
         """One step with its logging; its time counts towards the budget."""
         started = time.perf_counter()
-        before = self.progress
         loss = self.train_step()
         if self.step % self.plan.held_out_interval == 0:
             self.record_held_out(batches)
@@ -347,7 +346,7 @@ class Trainer:
         self.elapsed_s += seconds
         if self.step % self.plan.log_interval == 0 or self.step == 1:
             self.losses.append(self.log_line(loss))
-        bar.update(round(100 * (self.progress - before), 6))
+        bar.update(100 * self.progress - bar.n)
         bar.set_postfix_str(
             f"step {self.step} loss {loss:.3f} {self.plan.tokens_per_step / seconds:,.0f} tokens/s", refresh=False
         )
