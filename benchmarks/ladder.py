@@ -81,7 +81,7 @@ def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
 
 
 COURSE = Workload()
-QUICK = Workload(requests=8, long_tokens=20, short_tokens=4, every=4, slots=4)
+QUICK = Workload(requests=8, long_tokens=12, short_tokens=3, every=4, slots=4)
 
 Serve = Callable[[PreTrainedModel, list[Request], int, Trace | None], list[Request]]
 
@@ -182,21 +182,11 @@ def climb(
     memory: bool = True,
     queue_lengths: Sequence[int] = (32, 1000, 10_000),
 ) -> dict[str, Any]:
-    """Serve the workload on every rung and time it; see `main` for what the result is written to.
-
-    Raises AssertionError if a rung that may not change a token does.
-    """
+    """Serve the workload on every rung and time it; see `main` for what the result is written to."""
     requests = workload.make(model.get_input_embeddings().num_embeddings)
     rungs = rungs_for(device)
     models = {rung.name: rung.prepare(model) for rung in rungs}
-    forwards, answers = {}, {}
-    for rung in tqdm(rungs, desc="warm-up and tokens"):
-        trace = Trace()
-        served = rung.serve(models[rung.name], requests, workload.slots, trace)
-        answers[rung.name] = [request.output_ids for request in served]
-        forwards[rung.name] = trace.forwards or sum(request.max_tokens for request in requests)
-        same = answers[rung.name] == answers[rungs[0].name]
-        assert same or not rung.exact, f"{rung.name!r} changes a token"
+    answers, forwards = serve_once(rungs, models, requests, workload.slots)
     bandwidths = [memory_bandwidth(device=device)]
     timings = interleaved(
         {rung.name: partial(rung.serve, models[rung.name], requests, workload.slots, None) for rung in rungs},
@@ -204,7 +194,9 @@ def climb(
         warmup=0,
         progress="rounds",
     )
-    steps = decode_steps({rung.name: models[rung.name] for rung in rungs}, (1, workload.slots), 6 * repeats)
+    distinct = {id(rung_model): rung_model for rung_model in models.values()}  # several rungs share the float32 one
+    steps = decode_steps(distinct, (1, workload.slots), 6 * repeats)
+    elsewhere = {key: time_elsewhere(served, requests, workload.slots) for key, served in distinct.items()}
     bandwidths.append(memory_bandwidth(device=device))
     bandwidth = max(bandwidths)  # the floor is what the machine could do, so the better measurement counts
     tokens = sum(request.max_tokens for request in requests)
@@ -226,13 +218,13 @@ def climb(
                 "bytes_read_per_forward": bytes_read(model_of_rung),
                 "floor_of_a_forward_s": floor_s,
                 "times_the_floor": timing.median_s / (forwards[rung.name] * floor_s),
-                "decode_step_s": steps[rung.name],
-                "outside_the_model": time_elsewhere(model_of_rung, requests, workload.slots),
+                "decode_step_s": steps[id(model_of_rung)],
+                "outside_the_model": elsewhere[id(model_of_rung)],
                 "exact": rung.exact,
                 "same_answers": sum(map(list.__eq__, answers[rung.name], answers[rungs[0].name])),
             }
         )
-    del models, model_of_rung
+    del models, model_of_rung, distinct
     if quality:
         for row, quality_of_rung in zip(rows, storyteller_quality(rungs, device), strict=True):
             row |= quality_of_rung
@@ -255,18 +247,34 @@ def climb(
     }
 
 
+def serve_once(
+    rungs: Sequence[Rung], models: dict[str, PreTrainedModel], requests: list[Request], slots: int
+) -> tuple[dict[str, list[list[int]]], dict[str, int]]:
+    """Every rung's tokens of every request, and its number of forwards. It warms up what is timed afterwards.
+
+    Raises AssertionError if a rung that may not change a token does.
+    """
+    answers, forwards = {}, {}
+    for rung in tqdm(rungs, desc="warm-up and tokens"):
+        trace = Trace()
+        served = rung.serve(models[rung.name], requests, slots, trace)
+        answers[rung.name] = [request.output_ids for request in served]
+        forwards[rung.name] = trace.forwards or sum(request.max_tokens for request in requests)
+        same = answers[rung.name] == answers[rungs[0].name]
+        assert same or not rung.exact, f"{rung.name!r} changes a token"
+    return answers, forwards
+
+
 def decode_steps(
-    models: dict[str, PreTrainedModel], row_counts: Sequence[int], repeats: int
-) -> dict[str, dict[int, float]]:
+    models: dict[int, PreTrainedModel], row_counts: Sequence[int], repeats: int
+) -> dict[int, dict[int, float]]:
     """Seconds of one decode step of every model, with so many rows in the batch; the median, all timed in turn."""
     warmup = 2
     steps = {
-        (name, rows): stepper(model, rows, warmup + repeats + 1)
-        for name, model in models.items()
-        for rows in row_counts
+        (key, rows): stepper(model, rows, warmup + repeats + 1) for key, model in models.items() for rows in row_counts
     }
     timings = interleaved(steps, repeats=repeats, warmup=warmup, progress="decode steps")
-    return {name: {rows: timings[name, rows].median_s for rows in row_counts} for name in models}
+    return {key: {rows: timings[key, rows].median_s for rows in row_counts} for key in models}
 
 
 def stepper(model: PreTrainedModel, rows: int, max_tokens: int) -> Callable[[], None]:
