@@ -16,7 +16,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from measure import Timing, Trace
+from measure import MISS, Prediction, Scoreboard, Timing, Trace
 
 BLUE, ORANGE, GREEN, PURPLE, GREY, PALE = "#1f5a99", "#e08214", "#4d9221", "#762a83", "#6b6b6b", "#e6e6e6"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE)
@@ -156,3 +156,36 @@ def timeline(trace: Trace, ax: Axes | None = None, *, long_request: int | None =
         handles.insert(1, Patch(color=ORANGE, label=f"{long_request} tokens or more (two shades each)"))
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=3)
     return ax
+
+
+def predicted_and_measured(*boards: Scoreboard, ax: Axes | None = None) -> Axes:
+    """Every prediction of these scoreboards as a point: predicted across, measured up, both logarithmic.
+
+    A point on the diagonal was predicted exactly; the pale band is what does not count as a miss. The
+    numbers are those of the table; with several boards each has its own mark, and only misses are numbered.
+    """
+    ax = ax or plt.subplots(figsize=(7, 5.4))[1]
+    rows = [row for board in boards for row in board.rows]
+    ends = np.array([min(min(r.predicted, r.measured) for r in rows), max(max(r.predicted, r.measured) for r in rows)])
+    ends *= (0.3, 3)
+    ax.fill_between(ends, ends / MISS, ends * MISS, color=PALE, label=f"within a factor of {MISS}")
+    ax.plot(ends, ends, color=GREY, linewidth=1, label="measured as predicted")
+    for board, color, marker in zip(boards, (*PALETTE, GREY), (*MARKERS, "v"), strict=False):
+        points = np.array([(row.predicted, row.measured) for row in board.rows]).T
+        ax.scatter(*points, color=color, marker=marker, s=30, zorder=3, label=board.lesson)
+        for number, row in enumerate(board.rows, 1):
+            if len(boards) == 1 or row.missed:
+                _number_point(ax, row, str(number))
+    hits = sum(not row.missed for row in rows)
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="predicted (each in its own unit)")
+    ax.set(ylabel="measured (the same unit)")
+    ax.set_title(f"{hits} of {len(rows)} predictions are within a factor of {MISS} of the measurement")
+    ax.legend(loc="upper left")
+    return ax
+
+
+def _number_point(ax: Axes, row: Prediction, text: str) -> None:
+    """The row's number beside its point: above the diagonal when more was measured, below it otherwise."""
+    above = row.measured > row.predicted
+    shift, align = ((-5, 5), "right") if above else ((5, -12), "left")
+    ax.annotate(text, (row.predicted, row.measured), xytext=shift, textcoords="offset points", fontsize=9, ha=align)
