@@ -314,7 +314,7 @@ class Scoreboard:
                 "numbers, since it compares them by their ratio"
             )
         if exact and predicted != measured:
-            raise ValueError(f"{what}: predicted {predicted:,.0f} {unit} and measured {measured:,.0f}; these must agree")
+            raise ValueError(f"{what}: predicted {predicted:,.0f}, measured {measured:,.0f} {unit}; these must agree")
         row = Prediction(what, predicted, measured, unit, exact, tested, guess)
         places = {old.what: place for place, old in enumerate(self.rows)}
         self.rows[places.get(what, len(self.rows)) : places.get(what, len(self.rows)) + 1] = [row]

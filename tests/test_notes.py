@@ -75,7 +75,7 @@ def test_only_running_text_is_counted():
 
 @each_lesson
 def test_note_is_neither_thin_nor_long(note):
-    assert 900 <= words(text_of(note)) <= 1600
+    assert 900 <= words(text_of(note)) <= 2000
 
 
 @each_lesson
