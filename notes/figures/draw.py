@@ -87,7 +87,8 @@ DRAWINGS = [
     Drawing(
         lesson_1.sampling,
         "Chances of the storyteller's next word after The fox under temperature 1, 0.5 and 2, top-k and top-p: a low "
-        "temperature favours the likeliest words, top-k and top-p leave the others out.",
+        "temperature favours the likeliest words, a high one gives most of the chance to the thousands of unlikely "
+        "tokens, top-k and top-p leave the others out.",
     ),
     Drawing(
         lesson_1.pages,

@@ -147,11 +147,11 @@ def kv_cache_block() -> Sheet:
 
 @lru_cache(maxsize=1)
 def _next_word_logits() -> tuple[list[str], np.ndarray]:
-    """The words that may follow, likeliest first, and their logits, rounded so that every machine draws the same."""
+    """All tokens that may follow, likeliest first, and their logits, rounded so that every machine draws the same."""
     model, tokenizer = course_model()
     ids = torch.tensor([tokenizer("The fox")["input_ids"]])
     logits = forward(model, {"input_ids": ids}, use_cache=False).logits[0, -1].double()
-    best = logits.topk(200)
+    best = logits.sort(descending=True)
     return _tokens(best.indices.tolist()), best.values.numpy().round(2)
 
 
@@ -169,7 +169,7 @@ def sampling() -> Sheet:
     words, logits = _next_word_logits()
     shown, k, p = 12, 4, 0.7
     chances = _softmax(logits)
-    nucleus = int(np.searchsorted(chances.cumsum(), p)) + 1
+    nucleus = int(np.searchsorted(chances.cumsum(), p)) + 1  # the token that reaches p is kept too
     ways = [
         ("temperature 1", chances, len(words)),
         ("temperature 0.5", _softmax(logits / 0.5), len(words)),
@@ -177,23 +177,27 @@ def sampling() -> Sheet:
         (f"top-k, k = {k}", _softmax(logits[:k]), k),
         (f"top-p, p = {p}", _softmax(logits[:nucleus]), nucleus),
     ]
+    unchanged = chances.round(3)
     sheet = Sheet(400, "“The fox …”: one set of logits, five ways to draw the next word")
     for row, word in enumerate(words[:shown]):
         sheet.text(92, 97 + 20 * row, word, ha="right")
-    for column, (name, shares, kept) in enumerate(ways):
+    for column, (name, exact_shares, kept) in enumerate(ways):
+        shares = exact_shares.round(3)  # finer steps would differ from machine to machine
         left = 104 + 138 * column
         sheet.text(left, 66, name, strong=True, size=SMALL + 1)
         for row in range(shown):
             y = 89 + 20 * row
             if row < kept:
                 sheet.box(left, y, 150 * shares[row], 16, "", SOLID_BLUE)
-                sheet.text(left + 150 * shares[row] + 5, y + 8, _percent(shares[row]), size=SMALL)
+                sheet.text(left + 150 * shares[row] + 5, y + 8, _percent(exact_shares[row]), size=SMALL)
             else:
-                sheet.box(left, y, 150 * chances[row], 16, "", HATCHED_ORANGE)
-                sheet.text(left + 150 * chances[row] + 5, y + 8, "out", size=SMALL)
-        rest = shares[shown:kept].sum()
-        sheet.note(left, 340, f"all others: {rest:.0%}" if rest else "all others: out")
-    sheet.note(20, 376, "Real logits of the storyteller, of its 200 likeliest tokens. Jump and jumped are two tokens.")
+                sheet.box(left, y, 150 * unchanged[row], 16, "", HATCHED_ORANGE)
+                sheet.text(left + 150 * unchanged[row] + 5, y + 8, "out", size=SMALL)
+        rest = 1 - exact_shares[:shown].sum()
+        sheet.note(left, 340, f"all others: {rest:.0%}" if kept > shown else "all others: out")
+    sheet.note(
+        20, 376, f"Real logits of the storyteller, all its {len(words):,} tokens. Jump and jumped are two tokens."
+    )
     return sheet
 
 
