@@ -4,6 +4,12 @@
 VENV := .venv
 RUN  := $(VENV)/bin/python
 
+# What `make lab` passes on to Jupyter Lab, for example LAB_OPTIONS="--no-browser --port=8890 --allow-root".
+LAB_OPTIONS :=
+
+# Two tests at a time, each on one core.
+TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadgroup
+
 # Further environments: the oldest supported transformers, with the tests that run in it; other libraries.
 OLDEST := .venv-oldest
 PEERS := .venv-peers
@@ -18,18 +24,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help lessons lab execute figures bench peers test museum canary lint clean new-environment
+.PHONY: help lessons lab execute figures bench peers check test museum canary lint clean new-environment
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@echo "Usage: make TARGET [PYTHON=python3.12]"
+	@echo "Usage: make TARGET [PYTHON=python3.12] [LAB_OPTIONS=--no-browser]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
 lessons: $(VENV)/.installed-run ## run the five lessons; results and pages go to build/lessons/
 	@$(RUN) tools/lessons.py run
 
-lab: $(VENV)/.installed-run ## open the lessons in Jupyter Lab
-	@cd notebooks && ../$(RUN) -m jupyter lab --KernelManager.transport_encryption=auto
+lab: $(VENV)/.installed-run ## open copies of the lessons, yours to write in, in Jupyter Lab
+	@$(RUN) tools/lab.py $(LAB_OPTIONS)
 
 execute: $(VENV)/.installed-run ## execute the committed notebooks again, in place
 	@$(RUN) tools/lessons.py execute
@@ -43,8 +49,11 @@ bench: $(VENV)/.installed-run ## measure the ladder: one workload, lesson by les
 peers: $(VENV)/.installed-run $(PEERS)/.installed ## the same workload on other libraries (a third environment)
 	@$(RUN) benchmarks/peers.py
 
+check: lint ## lint and the quick tests: under 3 minutes
+	@$(TEST) -m "not slow and not notebooks"
+
 test: lint ## lint, then run every test and measure how much of code/ they cover
-	@$(RUN) -m pytest --cov --cov-report=term-missing
+	@$(TEST) --cov --cov-report=term-missing
 
 museum: $(VENV)/.installed-dev ## put each known bug back and name the test that catches it
 	@cd tests && ../$(RUN) -m bug_museum
@@ -54,12 +63,11 @@ canary: $(VENV)/.installed-dev $(OLDEST)/.installed ## compare tokens with the o
 	@$(OLDEST)/bin/python -m pytest -p no:cacheprovider $(CANARY_TESTS)
 
 lint: $(VENV)/.installed-dev ## check the style of code and notebooks
-	@$(RUN) -m ruff check
-	@$(RUN) -m ruff format --check
+	@$(RUN) tools/lint.py
 
-clean: ## remove build/ and caches (environments and training checkpoints stay)
+clean: ## remove build/ and caches (lab/, environments and training checkpoints stay)
 	@rm -rf build .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
-	@find . -name '$(VENV)*' -prune -o -name .git -prune -o \
+	@find . -name '$(VENV)*' -prune -o -name .git -prune -o -path ./lab -prune -o \
 	    -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # The environment. A stamp is written only after its install has succeeded: an interrupted install is

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,35 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from committed import VARIABLE, committed_notebooks, differing
 from helpers import Request
 
 torch.set_num_threads(1)  # for tensors this small, waking a second thread costs more than it brings
+
+# The tests look at the notebooks as git has them: homework in notebooks/ turns nothing red (see tools/committed.py).
+UNCHOSEN = not os.environ.get(VARIABLE)
+UNTIL_THE_END = ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say by the environment variable where the notebooks are: tests, their processes and workers all look there."""
+    if UNCHOSEN:
+        os.environ[VARIABLE] = str(UNTIL_THE_END.enter_context(committed_notebooks()))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the temporary copy of the notebooks, if there is one."""
+    if UNCHOSEN:
+        UNTIL_THE_END.close()
+        del os.environ[VARIABLE]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Name the notebooks whose files are not looked at."""
+    if UNCHOSEN and (names := differing()):
+        return f"not looked at, since neither committed nor staged: {', '.join(names)}"
+    return f"notebooks: {os.environ[VARIABLE]}"
+
 
 VOCABULARY, CONTEXT = 257, 96  # 256 bytes and <|endoftext|>
 ARCHITECTURES = ("gpt2", "llama", "qwen3", "gpt_neox")

@@ -190,14 +190,6 @@ def test_kernel_is_this_interpreter_in_the_notebooks_folder(folder: Path) -> Non
     assert lessons.run_notebook(path).headline == f"{sys.executable} {folder.resolve()}"
 
 
-def test_links_still_arrive_from_the_page(tmp_path: Path) -> None:
-    page = '<a href="Lesson_2-B.ipynb">next</a> <img src="../notes/a.svg"> <a href="https://a.org/b.ipynb">'
-    moved = lessons.relocate_links(page, tmp_path / "notebooks", tmp_path / "build" / "lessons")
-    assert 'href="Lesson_2-B.html"' in moved
-    assert 'src="../../notebooks/../notes/a.svg"' in moved
-    assert 'href="https://a.org/b.ipynb"' in moved
-
-
 # ---------------------------------------------------------------------------------------------------
 # The guard against connections
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+import lessons
+
+ROOT = lessons.ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notes").glob("*.md")), ROOT / "models/storyteller/MODEL_CARD.md"]
-NOTEBOOKS = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks" / "solutions").glob("*.ipynb")])
+NOTEBOOKS = lessons.notebooks_of(lessons.NOTEBOOKS)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 
 
@@ -45,15 +47,34 @@ def test_requirements_are_the_six_packages_of_the_course():
     assert all("==" in pin for pin in pins)
 
 
-LAYERS = ["helpers", "utils", "exercises", "measure", "figures"]  # each may import those before it
+# The modules of code/: each may import those before it. exercises/ stands alone.
+LAYERS = ["checks", "models", "kv_cache", "packed", "helpers", "utils", "measure", "figures"]
+CODE = sorted((ROOT / "code").rglob("*.py"))
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_modules_import_downwards_only(name):
-    tree = ast.parse((ROOT / "code" / f"{name}.py").read_text())
-    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported & set(LAYERS) <= set(LAYERS[: LAYERS.index(name)])
+def imported_modules(path: Path) -> set[str]:
+    """The modules that a file imports, at its top or inside a function."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return names | {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT / "code").as_posix())
+def test_modules_import_downwards_only(path):
+    if path.parent.name == "exercises":
+        assert imported_modules(path).isdisjoint(LAYERS)
+    else:
+        assert imported_modules(path) & {*LAYERS, "exercises"} <= set(LAYERS[: LAYERS.index(path.stem)])
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT / "code").as_posix())
+def test_files_and_functions_can_be_read_in_one_sitting(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 450
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            assert node.end_lineno - first.lineno + 1 <= 40, node.name
 
 
 def test_code_is_no_package():
@@ -62,7 +83,7 @@ def test_code_is_no_package():
 
 
 def test_only_measure_reads_a_clock():
-    for path in (ROOT / "code").glob("*.py"):
+    for path in CODE:
         reads = re.findall(r"\b(?:perf_counter|time\.time|monotonic)\b", path.read_text())
         assert not reads or path.name == "measure.py", path.name
     for path in NOTEBOOKS:

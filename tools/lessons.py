@@ -1,6 +1,7 @@
 """Run, execute and check the lessons: what `make lessons`, `make execute` and the tests use.
 
     python tools/lessons.py run [LESSON ...]       execute copies; results and pages go to build/lessons/
+    python tools/lessons.py pages                  the same pages from the notebooks as they are, without executing them
     python tools/lessons.py execute [LESSON ...]   execute the committed notebooks again, in place
     python tools/lessons.py check [LESSON ...]     list what is wrong with the committed notebooks
 
@@ -14,9 +15,12 @@ watching: they are dropped from what is saved, while any other text on stderr is
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -39,12 +43,21 @@ from notebook_files import (
     headline,
     is_progress_bar,
     normalise,
+    notebooks_of,
     read_notebook,
     source_hash,
     write_notebook,
 )
 from notebook_runs import CELL_TIMEOUT_S, Failure, Outcome, run_notebook
-from pages import index_page, lesson_page, page_title, relocate_links
+from pages import (
+    index_page,
+    notes_by_lesson,
+    page_title,
+    pages_of,
+    relocate_links,
+    write_page,
+    write_pages_as_they_are,
+)
 
 # What the tests use comes from the modules beside this one; they find all of it here.
 __all__ = [
@@ -62,7 +75,10 @@ __all__ = [
     "is_progress_bar",
     "main",
     "normalise",
+    "notebooks_of",
     "output_problems",
+    "page_title",
+    "pages_of",
     "private_path_problems",
     "problems",
     "read_notebook",
@@ -89,19 +105,50 @@ def run_lessons(lessons: Sequence[Path], timeout_s: float) -> Iterator[Outcome]:
 
 
 def command_run(lessons: Sequence[Path], out: Path, timeout_s: float) -> int:
-    """Execute copies of the lessons, write them and their pages to `out`, sum up. Returns the exit status."""
+    """Execute copies of the lessons, write them and all pages to `out`, sum up. Returns the exit status."""
     if any(path.parent.resolve() == out.resolve() for path in lessons):
         raise LessonError("the folder for executed copies is the notebooks' own; choose another")
+    require_course_model()
     out.mkdir(parents=True, exist_ok=True)
+    pages = pages_of(lessons[0].parent, out)
+    write_pages_as_they_are(pages, but=lessons)
     outcomes = []
     for outcome in run_lessons(lessons, timeout_s):
         outcomes.append(outcome)
         write_notebook(outcome.notebook, out / outcome.path.name)
-        (out / f"{outcome.path.stem}.html").write_text(lesson_page(outcome, out), encoding="utf-8")
-        (out / "index.html").write_text(index_page(outcomes), encoding="utf-8")
+        write_page(outcome.notebook, outcome.path, pages)
+        write_index(outcomes, pages, out)
     print_summary(outcomes)
     print(f"Pages: {shown(out / 'index.html')}")
     return report_failures(outcomes)
+
+
+def command_pages(lessons: Sequence[Path], out: Path) -> int:
+    """Write the pages of all lessons, solutions and notes as they are to `out`. Returns the exit status."""
+    pages = pages_of(lessons[0].parent, out)
+    write_pages_as_they_are(pages)
+    write_index([Outcome(path, read_notebook(path), seconds=None) for path in lessons], pages, out)
+    print(f"Pages: {shown(out / 'index.html')}")
+    return 0
+
+
+def write_index(outcomes: Sequence[Outcome], pages: Mapping[Path, Path], out: Path) -> None:
+    """Write the page that lists the lessons."""
+    (out / "index.html").write_text(index_page(outcomes, notes_by_lesson(pages, out)), encoding="utf-8")
+
+
+def require_course_model() -> None:
+    """Load the model that COURSE_MODEL names, if it names one; raises LessonError if that fails.
+
+    Otherwise all five lessons would fail one after another, each with the same message.
+    """
+    if not os.environ.get("COURSE_MODEL"):
+        return
+    load = [sys.executable, "-c", "from helpers import load_model; load_model()"]
+    result = subprocess.run(load, cwd=ROOT / "code", capture_output=True, text=True, check=False)
+    if result.returncode:
+        message = re.split(r"^\w+(?:Error|Exception): ", result.stderr.strip(), flags=re.MULTILINE)[-1]
+        raise LessonError(f"COURSE_MODEL: {message}")
 
 
 def command_execute(lessons: Sequence[Path], timeout_s: float) -> int:
@@ -149,15 +196,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in [
         ("run", "execute copies of the lessons; results and pages go to a folder"),
+        ("pages", "write the pages of the lessons as they are, without executing them"),
         ("execute", "execute the committed notebooks again, in place"),
         ("check", "list what is wrong with the committed notebooks"),
     ]:
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("lessons", metavar="LESSON", nargs="*", help="number or file name; default: all")
+        if name == "pages":
+            command.set_defaults(lessons=[])
+        else:
+            command.add_argument("lessons", metavar="LESSON", nargs="*", help="number or file name; default: all")
         command.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help="the folder of the lessons")
-        if name == "run":
+        if name in ("run", "pages"):
             command.add_argument("--out", type=Path, default=PAGES, help="where the results go")
-        if name != "check":
+        if name in ("run", "execute"):
             command.add_argument(
                 "--timeout", type=float, default=CELL_TIMEOUT_S, metavar="S", help="seconds a cell may take"
             )
@@ -171,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lessons = find_lessons(options.lessons, options.notebooks)
         if options.command == "run":
             return command_run(lessons, options.out, options.timeout)
+        if options.command == "pages":
+            return command_pages(lessons, options.out)
         if options.command == "execute":
             return command_execute(lessons, options.timeout)
         return command_check(lessons)

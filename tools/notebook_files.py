@@ -11,8 +11,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
+from committed import ROOT, chosen_notebooks
+
+NOTEBOOKS = chosen_notebooks() or ROOT / "notebooks"
 
 HEADLINE = "Headline: "
 
@@ -54,6 +55,17 @@ def _find_lesson(name: str, found: list[Path]) -> Path:
         if name in (lesson_number(path), path.stem) or Path(name).name == path.name:
             return path
     raise LessonError(f"there is no lesson {name!r}; there are: {', '.join(path.name for path in found)}")
+
+
+def files_of(root: Path, *patterns: str) -> list[Path]:
+    """The files below `root` that fit one of the patterns, without what Python and Jupyter leave behind."""
+    found = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts))
+
+
+def notebooks_of(folder: Path) -> list[Path]:
+    """All notebooks below a folder, in order."""
+    return files_of(folder, "**/*.ipynb")
 
 
 def lesson_number(path: Path) -> str:

@@ -45,11 +45,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One executed lesson: its notebook as far as it got, its wall time, and the failure if there was one."""
+    """One lesson: its notebook as far as it got, its wall time (None if not executed), and its failure."""
 
     path: Path
     notebook: NotebookNode
-    seconds: float
+    seconds: float | None
     failure: Failure | None = None
 
     @property

@@ -1,46 +1,162 @@
-"""Lessons as HTML pages, and the page that lists them."""
+"""Lessons, solutions and notes as HTML pages that need no network, and the page that lists the lessons."""
 
 from __future__ import annotations
 
 import html
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
+from urllib.parse import quote, unquote
 
+from jinja2 import pass_context
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
-from notebook_files import lesson_number, lesson_title
+from formulas import formula_svg
+from notebook_files import files_of, lesson_number, lesson_title, notebooks_of, read_notebook
 from notebook_runs import Outcome
 
+MARKDOWN_PAGES = ("README.md", "notes/**/*.md", "models/*/MODEL_CARD.md")
 
-def lesson_page(outcome: Outcome, out: Path) -> str:
-    """The executed lesson as one HTML page to be put into the folder `out`."""
-    exporter = HTMLExporter(template_name="lab")
-    exporter.require_js_url = "data:text/javascript,"  # the template asks for it, only widgets use it
-    resources = {"metadata": {"name": page_title(outcome.path)}}
-    page, _ = exporter.from_notebook_node(outcome.notebook, resources=resources)
-    return relocate_links(page, outcome.path.parent, out)
+# nbconvert's page without what it would fetch from the web; code and tables that are too wide scroll.
+TEMPLATE = """{% extends "lab/index.html.j2" %}
+{% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}
+<link rel="icon" href="data:,">
+<style>
+main { max-width: 64rem; margin: 0 auto; }
+.jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown pre { overflow-x: auto; }
+.jp-RenderedMarkdown { overflow-wrap: break-word; min-width: 0; }
+.jp-RenderedMarkdown table { display: block; overflow-x: auto; max-width: 100%; }
+.jp-RenderedMarkdown img, .jp-RenderedSVG svg { max-width: 100%; height: auto; }
+.jp-Cell-inputWrapper, .jp-Cell-outputWrapper, .jp-OutputArea-child { min-width: 0; }
+.jp-RenderedMarkdown svg.formula { display: inline; max-width: none; font-size: 1.15em; }
+.display-formula { overflow-x: auto; text-align: center; padding: 0.5em 0; }
+@media (max-width: 800px) {
+  body.jp-Notebook { padding: 0.25rem; }
+  .jp-InputPrompt, .jp-OutputPrompt { display: none; }
+}
+</style>
+{% endblock %}
+"""
+
+
+class PageRenderer(IPythonRenderer):
+    """Markdown to HTML with drawn formulas, and with the headings' anchors that GitHub gives them."""
+
+    def heading(self, text: str, level: int, **_: object) -> str:
+        """A heading that the links between the notes find."""
+        return f'<h{level} id="{anchor(text)}">{text}</h{level}>\n'
+
+    def inline_math(self, body: str) -> str:
+        """A formula within a line."""
+        return formula_svg(body)
+
+    def block_math(self, body: str) -> str:
+        """A formula on its own line; it scrolls where it is wider than the page."""
+        return f'<span class="display-formula" style="display:block">{formula_svg(body, display=True)}</span>'
+
+
+class PageExporter(HTMLExporter):
+    """nbconvert's exporter with the template and the renderer of this file."""
+
+    def __init__(self) -> None:
+        super().__init__(raw_template=TEMPLATE)
+
+    @pass_context
+    def markdown2html(self, context: object, source: str) -> str:
+        """The HTML of a Markdown cell."""
+        return MarkdownWithMath(renderer=PageRenderer(escape=False)).render(source)
+
+
+@cache
+def page_exporter() -> PageExporter:
+    """One exporter for all pages: reading its templates takes time."""
+    return PageExporter()
+
+
+def anchor(heading: str) -> str:
+    """`The <em>ladder</em>, measured` -> "the-ladder-measured"."""
+    text = html.unescape(re.sub(r"<[^>]+>", "", heading))
+    return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+
+
+# ---------------------------------------------------------------------------------------------------
+# From files to pages
+
+
+def pages_of(notebooks: Path, out: Path) -> dict[Path, Path]:
+    """Which file below the folder `out` shows which notebook or text of the project that `notebooks` belongs to."""
+    notebooks = absolute(notebooks)
+    root, out = notebooks.parent, absolute(out)
+    pages = {path: out / path.relative_to(notebooks) for path in notebooks_of(notebooks)}
+    pages |= {path: out / path.relative_to(root) for path in files_of(root, *MARKDOWN_PAGES)}
+    return {source: page.with_suffix(".html") for source, page in pages.items()}
+
+
+def absolute(path: Path) -> Path:
+    """`path` from the root and without `..`; links in it stay, so that what lies beside a link is found there."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
+
+
+def write_page(nb: NotebookNode, source: Path, pages: Mapping[Path, Path]) -> None:
+    """Write the page that shows `source` with the content `nb`."""
+    target = pages[absolute(source)]
+    page, _ = page_exporter().from_notebook_node(nb, resources={"metadata": {"name": page_title(source)}})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(relocate_links(page, absolute(source), pages), encoding="utf-8")
+
+
+def write_pages_as_they_are(pages: Mapping[Path, Path], but: Iterable[Path] = ()) -> None:
+    """Write the page of every file with the content it has, except for the files in `but`."""
+    for source in pages.keys() - {absolute(path) for path in but}:
+        write_page(content_of(source), source, pages)
+
+
+def content_of(source: Path) -> NotebookNode:
+    """A notebook as it is; a Markdown text as a notebook of one cell."""
+    if source.suffix == ".ipynb":
+        return read_notebook(source)
+    return new_notebook(cells=[new_markdown_cell(source.read_text(encoding="utf-8"))])
 
 
 def page_title(path: Path) -> str:
-    """`Lesson_2-Batching.ipynb` -> "Lesson 2: Batching"."""
+    """`Lesson_2-Batching.ipynb` -> "Lesson 2: Batching"; `Glossary.md` -> "Glossary"."""
     number = lesson_number(path)
     return f"Lesson {number}: {lesson_title(path)}" if number else lesson_title(path)
 
 
-def relocate_links(page: str, source: Path, out: Path) -> str:
-    """Links between lessons lead to their pages; links out of `source` (../notes) still arrive from `out`."""
-    way_back = Path(os.path.relpath(source.resolve(), out.resolve())).as_posix()
-    page = re.sub(r'(href="[^":/]+)\.ipynb(["#])', r"\1.html\2", page)
-    return re.sub(r'((?:href|src)=")\.\./', rf"\g<1>{way_back}/../", page)
+def relocate_links(page: str, source: Path, pages: Mapping[Path, Path]) -> str:
+    """Make the links of `source` arrive from its page: at the target's page where it has one, else at the target."""
+    here = pages[source].parent
 
+    def relocated(match: re.Match[str]) -> str:
+        attribute, url = match.groups()
+        path, mark, place = url.partition("#")
+        if not path or re.match(r"[a-z]+:", path):
+            return match[0]
+        target = absolute(source.parent / unquote(path))
+        way = Path(os.path.relpath(pages.get(target, target), here)).as_posix()
+        return f'{attribute}="{quote(way)}{mark}{place}"'
+
+    return re.sub(r'\b(href|src)="([^"]*)"', relocated, page)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The index
 
 INDEX = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>Lessons, executed</title>
 <style>
 :root {{ color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; }}
@@ -65,21 +181,34 @@ p {{ margin: .25rem 0; overflow-wrap: anywhere; }}
 INDEX_ENTRY = """<li>
 <h2><a href="{link}">{title}</a></h2>
 <p{failed}>{summary}</p>
-<p class="seconds">{seconds:.0f} s · <a href="{notebook}">executed notebook</a></p>
+<p class="seconds">{details}</p>
 </li>"""
 
 
-def index_page(outcomes: Iterable[Outcome]) -> str:
-    """A page that lists lessons: title, result, seconds, and links to the page and the notebook."""
-    return INDEX.format(lessons="\n".join(_index_entry(outcome) for outcome in outcomes))
+def index_page(outcomes: Iterable[Outcome], notes: Mapping[str, str]) -> str:
+    """A page that lists lessons: title, result, seconds, and links to page, notebook and note.
+
+    `notes` holds the link to a lesson's note by the lesson's number.
+    """
+    return INDEX.format(lessons="\n".join(_index_entry(outcome, notes) for outcome in outcomes))
 
 
-def _index_entry(outcome: Outcome) -> str:
+def _index_entry(outcome: Outcome, notes: Mapping[str, str]) -> str:
+    details = ["as committed"] if outcome.seconds is None else [f"{outcome.seconds:.0f} s"]
+    if outcome.seconds is not None:
+        details.append(f'<a href="{html.escape(outcome.path.name)}">executed notebook</a>')
+    if note := notes.get(lesson_number(outcome.path)):
+        details.append(f'<a href="{html.escape(note)}">notes</a>')
     return INDEX_ENTRY.format(
         link=html.escape(f"{outcome.path.stem}.html"),
         title=html.escape(page_title(outcome.path)),
         failed=' class="failed"' if outcome.failure else "",
         summary=html.escape(outcome.summary),
-        seconds=outcome.seconds,
-        notebook=html.escape(outcome.path.name),
+        details=" · ".join(details),
     )
+
+
+def notes_by_lesson(pages: Mapping[Path, Path], out: Path) -> dict[str, str]:
+    """`{"1": "notes/Lesson_1.html", ...}`: the links from the index to the notes."""
+    found = {re.fullmatch(r"Lesson_(\d+)", source.stem): page for source, page in pages.items()}
+    return {match[1]: page.relative_to(absolute(out)).as_posix() for match, page in found.items() if match}
