@@ -1,4 +1,4 @@
-"""How quantized codes are laid out: channels and groups that share a scale, and pairs of 4-bit codes in a byte (Lesson 4)."""
+"""How quantized codes lie in memory: channels and groups that share a scale, pairs of 4-bit codes (Lesson 4)."""
 
 from __future__ import annotations
 

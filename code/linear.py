@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -56,6 +56,13 @@ def shape_of(layer: nn.Module) -> tuple[int, int]:
     if isinstance(layer, CodedLinear):
         return layer.out_features, layer.in_features
     return tuple(weight_of(layer).shape)
+
+
+def dtype_and_device(layer: nn.Module) -> dict[str, Any]:
+    """Of the values of a linear layer's weight, as the options with which something beside it is made."""
+    if isinstance(layer, CodedLinear):
+        return {"dtype": layer.dtype, "device": layer.scale.device}
+    return {"dtype": layer.weight.dtype, "device": layer.weight.device}
 
 
 def copy_with(model: Model, replaced: Mapping[nn.Module, nn.Module]) -> Model:

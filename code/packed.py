@@ -36,6 +36,11 @@ class PackedWeight:
     data: Any
     size_bytes: int
 
+    @property
+    def nbytes(self) -> int:
+        """`size_bytes`, under the name that tensors have for it."""
+        return self.size_bytes
+
 
 class PackedLayer(nn.Module):
     """What packed layers have in common: a weight that one kernel of this CPU can read, and nobody else.

@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from checks import check_adapter, check_quantizable, check_rank, check_targets
 from groups import by_channel, join_groups, pack_int4, split_groups, unpack_int4
 from helpers import RequestLike, run_continuous
-from linear import CodedLinear, copy_with, is_named, linear_layers, shape_of, weight_of
+from linear import CodedLinear, copy_with, dtype_and_device, is_named, linear_layers, shape_of, weight_of
 from packed import (  # noqa: F401
     PackedInt8Linear,
     PackedLayer,
@@ -177,8 +177,7 @@ class QuantizedLinear(_Codes, CodedLinear):
 
     Args:
         layer: an `nn.Linear` or a `Conv1D`; it is read, not changed.
-        bits: 2 to 8; 4-bit codes are packed two to a byte.
-        group_size: input columns that share a scale; `None`: one scale per output channel.
+        bits, group_size: as for `quantize`, one scale per output channel or per group of input columns.
 
     Buffers:
         codes (out, in) uint8, or (out, in / 2) for 4 bits; scale and zero_point (out, groups, 1); bias (out,).
@@ -274,11 +273,7 @@ def size_in_bytes(obj: Any) -> int:
 
     A tensor met twice, such as GPT-2's tied embedding, counts once.
     """
-    return sum({id(t): _bytes(t) for t in _tensors(obj)}.values())
-
-
-def _bytes(t: Tensor | PackedWeight) -> int:
-    return t.size_bytes if isinstance(t, PackedWeight) else t.numel() * t.element_size()
+    return sum({id(t): t.nbytes for t in _tensors(obj)}.values())
 
 
 def _tensors(obj: Any) -> Iterator[Tensor | PackedWeight]:
@@ -329,11 +324,7 @@ class LoraLayer(nn.Module):
         check_rank(r, out_features, in_features)
         self.base_layer = base_layer.requires_grad_(False)
         self.r, self.scaling, self.merged = r, (r if alpha is None else alpha) / r, False
-        coded = isinstance(base_layer, CodedLinear)  # has no float weight to take dtype and device from
-        like = {
-            "dtype": base_layer.dtype if coded else base_layer.weight.dtype,
-            "device": base_layer.scale.device if coded else base_layer.weight.device,
-        }
+        like = dtype_and_device(base_layer)
         self.lora_a = nn.Parameter(torch.empty(r, in_features, **like))
         self.lora_b = nn.Parameter(torch.zeros(out_features, r, **like))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
