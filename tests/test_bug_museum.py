@@ -43,4 +43,4 @@ def test_the_runner_tells_green_from_red_and_from_broken() -> None:
     harmless = Bug("none", "helpers", (), "test_helpers.py::test_positions_of_a_mask")
     assert not turns_red(harmless)
     with pytest.raises(RuntimeError, match="did not run"):
-        turns_red(replace(harmless, edits=(("import inspect\n", "import nothing_of_this_name\n"),)))
+        turns_red(replace(harmless, edits=(("import torch\n", "import nothing_of_this_name\n"),)))

@@ -72,8 +72,11 @@ def test_generate_batch_equals_each_prompt_alone():
     assert texts == [tokenizer.decode(alone(prompt, 20), skip_special_tokens=True) for prompt in PROMPTS]
 
 
-def test_the_course_model_is_loaded_once():
-    assert course_model()[0] is course_model()[0]
+def test_the_course_model_is_a_copy_of_its_own_for_every_caller():
+    one, other = course_model()[0], course_model()[0]
+    assert one is not other
+    assert torch.equal(one.lm_head.weight, other.lm_head.weight)
+    assert one.lm_head.weight.data_ptr() != other.lm_head.weight.data_ptr()
 
 
 def test_load_model_is_ready_to_serve():

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-)
-from transformers.cache_utils import DynamicLayer
 
 import helpers
 from conftest import CONTEXT, VOCABULARY, random_requests, reference
 from helpers import (
     Batch,
-    GrowingLayer,
     Request,
     filter_batch,
+    forward,
     generate_batch,
     generate_next_token,
     generate_token,
@@ -97,7 +78,7 @@ def test_generate_token_takes_a_padded_batch(model):
 
 
 def test_only_the_last_positions_logits_are_computed(gpt2):
-    assert helpers.forward(gpt2, {"input_ids": torch.ones(2, 9, dtype=torch.long)}, use_cache=False).logits.shape == (
+    assert forward(gpt2, {"input_ids": torch.ones(2, 9, dtype=torch.long)}, use_cache=False).logits.shape == (
         2,
         1,
         VOCABULARY,
@@ -108,13 +89,23 @@ def test_only_the_last_positions_logits_are_computed(gpt2):
 
 
 @RUNS
-def test_progress_is_shown_only_when_asked_for(run, gpt2, capsys):
+def test_progress_is_shown_only_when_asked_for_and_leaves_nothing_behind(run, gpt2, capsys, monkeypatch):
+    ends = []
+
+    class Watched(helpers.tqdm):
+        def close(self):
+            ends.append((self.n, self.total))
+            super().close()
+
+    monkeypatch.setattr(helpers, "tqdm", Watched)
     requests = [Request([1, 2, 3], budget) for budget in (3, 0, 1, 5)]  # the second wants nothing
     run(requests, 2, model=gpt2)
     assert capsys.readouterr().err == ""
     run(requests, 2, model=gpt2, progress=True)
     shown = capsys.readouterr().err
-    assert "requests" in shown and "3/3" in shown
+    assert "requests" in shown and "/3" in shown
+    assert shown.rpartition("\r")[0].rpartition("\r")[2].strip() == ""  # the line was wiped
+    assert ends[-1] == (3, 3)
 
 
 @RUNS
@@ -294,69 +285,6 @@ def test_a_used_up_batch_is_refused(gpt2):
         generate_next_token(after_prefill, gpt2)
 
 
-# --- The cache ---------------------------------------------------------------------------------------
-
-
-def test_a_step_writes_into_the_room_and_copies_nothing(gpt2):
-    batch = decoded(init_batch([([1, 2], 60), ([3], 60)]), gpt2, 1)
-    places = set()
-    for _ in range(50):
-        batch = generate_next_token(batch, gpt2)
-        places.add(batch.past_key_values.layers[0].keys.data_ptr())
-    assert len(places) == 1
-
-
-def grown(layer: GrowingLayer, steps: int, seed: int = 0) -> GrowingLayer:
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        layer.update(*torch.randn(2, 3, 2, 1, 4, generator=generator))
-    return layer
-
-
-@pytest.mark.parametrize("steps", [1, 64, 65, 66, 200])
-def test_a_growing_layer_holds_what_a_dynamic_layer_holds(steps):
-    ours, theirs = grown(GrowingLayer(), steps), grown(DynamicLayer(), steps)
-    assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
-    assert ours.get_seq_length() == steps
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda layer: layer.batch_select_indices(torch.tensor([2, 0])),
-        lambda layer: layer.reorder_cache(torch.tensor([1, 0, 2])),
-        lambda layer: layer.batch_repeat_interleave(2),
-        lambda layer: layer.crop(-2),
-        lambda layer: layer.reset(),
-        lambda layer: None,
-    ],
-)
-def test_a_growing_layer_goes_on_after_any_change_as_a_dynamic_one_does(change):
-    layers = [grown(kind(), 5) for kind in (GrowingLayer, DynamicLayer)]
-    for layer in layers:
-        change(layer)
-        rows = 3 if not layer.is_initialized else layer.keys.shape[0]
-        for seed in (1, 2):
-            layer.update(*torch.randn(2, rows, 2, 1, 4, generator=torch.Generator().manual_seed(seed)))
-    ours, theirs = layers
-    assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
-
-
-def test_a_deep_copy_of_a_cache_has_room_of_its_own():
-    first = grown(GrowingLayer(), 5)
-    second = copy.deepcopy(first)
-    grown(first, 3, seed=1), grown(second, 3, seed=2)
-    assert torch.equal(first.keys[:, :, :5], second.keys[:, :, :5])
-    assert not torch.equal(first.keys[:, :, 5:], second.keys[:, :, 5:])
-
-
-def test_a_cache_made_by_us_can_be_used_outside_of_inference_mode(gpt2):
-    _, cache = generate_token_with_past(gpt2, {"input_ids": torch.tensor([[1, 2, 3]])})
-    with torch.no_grad():
-        logits = gpt2(input_ids=torch.tensor([[4]]), past_key_values=cache).logits
-        assert torch.allclose(logits, gpt2(input_ids=torch.tensor([[1, 2, 3, 4]])).logits[:, -1:])
-
-
 # --- Text at the edges -------------------------------------------------------------------------------
 
 
@@ -376,135 +304,8 @@ def test_prompts_as_text_and_as_ids_agree(gpt2, tokenizer):
     assert as_text.prompt == text and as_text.prompt_ids == tokenizer(text)["input_ids"]
 
 
-# --- Models of every kind ---------------------------------------------------------------------------
-
-FINE = ([1, 2], 3)
-
-
-def unsupported_models() -> dict:
-    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16}
-    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    return {
-        "sliding window": lambda: MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=4)),
-        "recurrent": lambda: MambaForCausalLM(MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1)),
-        "alibi": lambda: BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=16, n_layer=1, n_head=2)),
-        "encoder": lambda: T5ForConditionalGeneration(
-            T5Config(vocab_size=50, d_model=16, d_ff=16, num_layers=1, num_heads=2)
-        ),
-    }
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    {
-        "sliding window": "its cache has DynamicSlidingWindowLayer layers",
-        "recurrent": "it keeps a recurrent state instead of keys and values",
-        "alibi": "it takes no position_ids",
-        "encoder": "it has an encoder",
-    }.items(),
-)
-def test_models_that_cannot_be_batched_are_refused(kind, reason):
-    model = unsupported_models()[kind]().eval()
-    with pytest.raises(ValueError, match=f"{type(model).__name__} cannot be batched here: .*{reason}"):
-        run_continuous([FINE], model=model)
-
-
 def test_a_model_wrapped_by_peft_is_served(gpt2):
     requests = random_requests(7)
     wanted = [reference(gpt2, request) for request in requests]
     wrapped = get_peft_model(gpt2, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
     assert outputs(run_continuous(requests, 3, model=wrapped)) == wanted
-
-
-# --- Loading -----------------------------------------------------------------------------------------
-
-
-def test_gpt2_sized_has_gpt2s_shape_and_leaves_the_random_state_alone():
-    state = torch.get_rng_state()
-    model = helpers.gpt2_sized(seed=1)
-    assert torch.equal(state, torch.get_rng_state())
-    assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
-    assert not model.training and model.dtype == torch.float32
-
-
-def test_unreachable_hub_says_what_to_do(monkeypatch):
-    attempts = []
-
-    class Hub:
-        @staticmethod
-        def from_pretrained(name, **options):
-            attempts.append(options.get("local_files_only", False))
-            raise OSError("cannot reach the hub\nlong explanation")
-
-    monkeypatch.setattr(helpers, "AutoTokenizer", Hub)
-    monkeypatch.setenv("COURSE_MODEL", "some/model")
-    with pytest.raises(
-        OSError, match=r"'some/model'.*load_model\(\) for the bundled storyteller.*cannot reach the hub"
-    ):
-        helpers.load_model()
-    assert attempts == [True, False]  # the cache first, then the network, once each
-
-
-def test_the_cache_is_enough(monkeypatch):
-    asked = []
-
-    class Cached:
-        @staticmethod
-        def from_pretrained(name, **options):
-            asked.append(options["local_files_only"])
-            return name
-
-    assert helpers._from_pretrained(Cached, "some/model") == "some/model"
-    assert asked == [True]
-
-
-def hub_cache(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """What the hub's client leaves behind after it has downloaded `gpt2`."""
-    snapshot = folder / "models--gpt2" / "snapshots" / ("0" * 40)
-    model.save_pretrained(snapshot)
-    tokenizer.save_pretrained(snapshot)
-    (folder / "models--gpt2" / "refs").mkdir()
-    (folder / "models--gpt2" / "refs" / "main").write_text("0" * 40)
-    return folder
-
-
-def run_offline(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code on our modules, any connection refused."""
-    folders = [Path(helpers.__file__).parent, Path(__file__).parent / "no_network"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), **environment}
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-
-
-def test_gpt2_comes_from_the_hubs_cache_when_offline(gpt2, tokenizer, tmp_path):
-    result = run_offline(
-        "import helpers; model, tokenizer = helpers.load_model(); print(model.config.n_embd, tokenizer.padding_side)",
-        COURSE_MODEL="gpt2",
-        HF_HUB_CACHE=str(hub_cache(tmp_path, gpt2, tokenizer)),
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["32", "left"]
-
-
-def test_gpt2_without_cache_or_network_names_the_way_on(tmp_path):
-    result = run_offline("import helpers; helpers.load_model('gpt2')", HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1")
-    assert result.returncode == 1
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("OSError: cannot load 'gpt2'") and "bundled storyteller" in last
-
-
-def test_importing_the_modules_does_nothing():
-    """No model, no socket, no output, and the random state as it was."""
-    script = """
-import random
-import numpy, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GPT2LMHeadModel  # theirs to answer for
-before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
-import helpers, utils, exercises, measure, figures
-after = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
-assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
-import gc, transformers
-assert not any(issubclass(type(thing), transformers.PreTrainedModel) for thing in gc.get_objects())
-"""
-    result = run_offline(script)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == ""

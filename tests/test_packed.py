@@ -14,9 +14,11 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+import packed as packed_room
 import utils
 from conftest import random_requests, reference, tiny_model
 from helpers import load_model, run_continuous
+from linear import weight_of
 from utils import (
     LoraLayer,
     PackedInt8Linear,
@@ -75,7 +77,7 @@ def served(model: nn.Module, count: int = 9) -> list[list[int]]:
 
 
 def packed_layers(model: nn.Module) -> list[PackedLayer]:
-    return [module for module in model.modules() if isinstance(module, PackedLayer)]
+    return [model.get_submodule(name) for name in utils.packed_layers(model)]
 
 
 # --- PackedLinear ------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ def test_packed_linear_in_bfloat16(kind):
         pytest.skip("oneDNN has no bfloat16 here")
     x = random_tensor(5, INPUTS).bfloat16()
     assert packed(x).dtype == torch.bfloat16
-    weight, bias = utils._weight(layer).float(), None if layer.bias is None else layer.bias.float()
+    weight, bias = weight_of(layer).float(), None if layer.bias is None else layer.bias.float()
     assert torch.allclose(packed(x).float(), F.linear(x.float(), weight, bias), rtol=2**-6, atol=2**-6)
 
 
@@ -140,9 +142,9 @@ def rounded_rows(x: torch.Tensor, steps: int) -> torch.Tensor:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("vnni", [True, False])
 def test_int8_layer_has_exactly_the_weights_of_the_quantized_layer(kind, bits, vnni, monkeypatch):
-    if vnni and not utils._has_vnni():
+    if vnni and not packed_room.has_vnni():
         pytest.skip("8-bit inputs would overflow here")
-    monkeypatch.setattr(utils, "_has_vnni", lambda: vnni)
+    monkeypatch.setattr(packed_room, "has_vnni", lambda: vnni)
     quantized = QuantizedLinear(linear_layer(kind, inputs=65, outputs=35), bits=bits)
     packed = PackedInt8Linear(quantized)
     assert packed.steps == (127 if vnni else 63)
@@ -162,7 +164,7 @@ def test_int8_layer_has_exactly_the_weights_of_the_quantized_layer(kind, bits, v
 @pytest.mark.parametrize("vnni", [True, False])
 def test_int8_sums_do_not_overflow(vnni, monkeypatch):
     """The largest codes on the largest inputs: where pairs are summed in 16 bits, 8-bit inputs saturate."""
-    monkeypatch.setattr(utils, "_has_vnni", lambda: vnni and torch.cpu._is_vnni_supported())
+    monkeypatch.setattr(packed_room, "has_vnni", lambda: vnni and torch.cpu._is_vnni_supported())
     layer = nn.Linear(256, 32, bias=False).requires_grad_(False)
     for weight in (1.0, -1.0):
         layer.weight.fill_(weight)
@@ -238,6 +240,7 @@ def test_packed_model_computes_the_same(model, dtype):
     assert not packed_layers(model)
 
 
+@pytest.mark.filterwarnings("ignore:pack_model left")
 def test_an_activation_of_many_operations_becomes_one():
     model = tiny_model("gpt2")
     packed = pack_model(model)
@@ -261,6 +264,7 @@ def test_packed_quantized_model_stays_close(model):
     assert alone == together and len({tuple(ids) for ids in alone}) > 4
 
 
+@pytest.mark.filterwarnings("ignore:pack_model left")
 def test_double_precision_stays_as_it_is(model):
     packed = pack_model(model)
     assert packed is not model and not packed_layers(packed)
@@ -283,7 +287,12 @@ def test_without_the_operators_the_layers_stay_as_they_are(absent, how, monkeypa
     model = tiny_model("gpt2").float()
     gone = PackedLinear if absent.startswith("_") else PackedInt8Linear
     for original in (model, quantize_model(model)):
-        packed = pack_model(original)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            packed = pack_model(original)
+        told = [str(warning.message) for warning in caught if "pack_model left" in str(warning.message)]
+        has_the_kind = gone is PackedLinear or original is not model  # a quantized model still has a float head
+        assert len(told) == has_the_kind and all(f"no {absent} here" in message for message in told)
         assert not any(isinstance(layer, gone) for layer in packed_layers(packed))
         assert torch.allclose(logits(packed), logits(original), rtol=1e-4, atol=0.5)
     with pytest.raises(NotImplementedError, match=f"does not work here: no {absent} here"):

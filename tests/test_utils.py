@@ -364,3 +364,48 @@ def test_quantizing_a_model_with_adapters_keeps_them(gpt2):
 def test_adapters_follow_the_model_to_another_dtype(gpt2):
     add_lora(gpt2, 4).float()
     assert gpt2.transformer.h[0].attn.c_attn.lora_a.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_an_adapter_computes_in_the_dtype_of_a_quantized_base(bits):
+    """QLoRA's shape: codes with float32 scales below, an adapter beside them, and everything computed in bfloat16."""
+    base = quantize_model(tiny_model("gpt2").to(torch.bfloat16), bits=bits)
+    with torch.no_grad():
+        before = base(input_ids=torch.tensor([[1, 2, 3]])).logits
+    adapted = add_lora(base, 2)
+    layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    assert {parameter.dtype for layer in layers for parameter in (layer.lora_a, layer.lora_b)} == {torch.bfloat16}
+    loss = adapted(input_ids=torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss
+    loss.backward()
+    assert all(layer.lora_b.grad is not None for layer in layers)
+    with torch.no_grad():
+        assert torch.equal(adapted(input_ids=torch.tensor([[1, 2, 3]])).logits, before)
+
+
+def test_a_float32_adapter_works_over_a_bfloat16_base():
+    layer = LoraLayer(torch.nn.Linear(6, 4).to(torch.bfloat16), 2).float()
+    layer.base_layer.to(torch.bfloat16)
+    torch.nn.init.normal_(layer.lora_b)
+    assert layer(torch.randn(3, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_converting_a_quantized_model_leaves_its_codes_and_scales_alone():
+    quantized = quantize_model(tiny_model("gpt2").float(), quantize_head=True)
+    weights = {name: layer.weight for name, layer in quantized.named_modules() if isinstance(layer, QuantizedLinear)}
+    converted = quantized.to(torch.bfloat16)
+    for name, weight in weights.items():
+        layer = converted.get_submodule(name)
+        assert layer.scale.dtype == torch.float32 and layer.weight.dtype == torch.bfloat16
+        assert torch.equal(layer.weight, weight.to(torch.bfloat16))
+    assert converted.get_input_embeddings()(torch.tensor([3])).dtype == torch.bfloat16
+
+
+def test_an_adapter_freezes_the_layer_it_is_given_and_changes_no_value():
+    layer = torch.nn.Linear(6, 4)
+    before = layer.weight.detach().clone()
+    adapter = LoraLayer(layer, 2)
+    assert adapter.base_layer is layer
+    assert not layer.weight.requires_grad and not layer.bias.requires_grad
+    adapter(torch.randn(3, 6)).sum().backward()
+    assert torch.equal(layer.weight, before) and layer.weight.grad is None
+    assert "no longer require a gradient" in " ".join(LoraLayer.__doc__.split())

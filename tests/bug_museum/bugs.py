@@ -48,25 +48,25 @@ BUGS = (
     Bug(
         "the caller's requests are used up",
         "helpers",
-        (("[_fresh_copy(_as_request(index, request)) for", "[_as_request(index, request) for"),),
+        (("[fresh_copy(as_request(index, request)) for", "[as_request(index, request) for"),),
         "test_helpers.py::test_runs_leave_the_requests_alone_and_repeat",
     ),
     # When is an answer over?
     Bug(
         "a budget of one token yields two",
-        "helpers",
+        "request",
         (("len(self.output_ids) >= self.max_tokens:", "len(self.output_ids) >= max(2, self.max_tokens):"),),
         "test_helpers.py::test_runs_equal_generate",
     ),
     Bug(
         "a budget of no tokens is served",
-        "helpers",
+        "request",
         (("        if request.max_tokens == 0:\n", "        if False:\n"),),
         "test_helpers.py::test_runs_equal_generate",
     ),
     Bug(
         "the end-of-sequence token stops nothing",
-        "helpers",
+        "request",
         (("        if token in eos and not self.ignore_eos:", "        if False:"),),
         "test_helpers.py::test_runs_stop_at_eos_like_generate",
     ),
@@ -134,8 +134,11 @@ BUGS = (
     ),
     Bug(
         "merging pads the shorter cache on the right",
-        "helpers",
-        (("[missing, 0])", "[0, missing])"),),
+        "kv_cache",
+        (
+            ("        rows[:, :, :missing] = 0  #", "        rows[:, :, size - missing : size] = 0  #"),
+            ("        rows[:, :, missing:size] = tensor", "        rows[:, :, : size - missing] = tensor"),
+        ),
         "test_helpers.py::test_runs_equal_generate",
         "the first thing to go wrong",
     ),
@@ -149,7 +152,7 @@ BUGS = (
     Bug(
         "padding that no row needs any more is kept",
         "helpers",
-        (("    dead = int(mask.argmax(dim=1).min())  #", "    dead = 0  #"),),
+        (("    width = int(mask.sum(dim=1).max())  #", "    width = mask.shape[1]  #"),),
         "test_helpers.py::test_filter_trims_the_width_to_the_longest_live_row",
     ),
     Bug(
@@ -158,8 +161,8 @@ BUGS = (
         (
             ("    if not kept:\n        return empty_batch(), removed\n", ""),
             (
-                "    dead = int(mask.argmax(dim=1).min())  #",
-                "    dead = int(mask.argmax(dim=1).min()) if kept else 0  #",
+                "    width = int(mask.sum(dim=1).max())  #",
+                "    width = int(mask.sum(dim=1).max()) if kept else mask.shape[1]  #",
             ),
             (
                 "    if not len(batch1) or not len(batch2):\n        return batch2 if not len(batch1) else batch1\n",
@@ -172,16 +175,16 @@ BUGS = (
     # State
     Bug(
         "a used-up batch is taken again; its cache has grown meanwhile",
-        "helpers",
+        "checks",
         (("    if mask.shape[1] != cached + new:\n", "    if False:\n"),),
         "test_helpers.py::test_a_used_up_batch_is_refused",
         "copy.copy of a batch, transformers 5",
     ),
     Bug(
         "importing loads the model",
-        "helpers",
-        (("def _cache_shape(", "MODEL, TOKENIZER = load_model()\n\n\ndef _cache_shape("),),
-        "test_helpers.py::test_importing_the_modules_does_nothing",
+        "models",
+        (("_LOADING = Lock()\n", "_LOADING = Lock()\nMODEL = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=12))\n"),),
+        "test_rooms.py::test_importing_the_modules_does_nothing",
     ),
     # Measuring
     Bug(
@@ -229,9 +232,9 @@ BUGS = (
     ),
     Bug(
         "NaN and infinity spread silently",
-        "utils",
+        "checks",
         (("    if not torch.isfinite(t).all():\n", "    if False:\n"),),
-        "test_bad_input.py::test_a_bad_call_says_what_is_wrong_and_changes_nothing",
+        "test_checks.py::test_a_bad_call_says_what_is_wrong_and_changes_nothing",
     ),
     Bug(
         "the zero point is the smallest value, so 0.0 is no level",
@@ -245,7 +248,7 @@ BUGS = (
     Bug(
         "the output head is quantized with the rest",
         "utils",
-        (("        if layer is not head and not _matches(name, skip)\n", "        if not _matches(name, skip)\n"),),
+        (("        if layer is not head and not is_named(name, skip)\n", "        if not is_named(name, skip)\n"),),
         "test_utils.py::test_quantize_model_touches_only_linear_layers_and_only_the_copy",
     ),
     Bug(
@@ -264,10 +267,10 @@ BUGS = (
         "utils",
         (
             (
-                "    return copy.deepcopy(model, replaced)\n",
+                "    return copy_with(model, replaced)\n",
                 "    for name, layer in list(model.named_modules()):\n"
-                "        if id(layer) in replaced:\n"
-                "            model.set_submodule(name, replaced[id(layer)])\n"
+                "        if layer in replaced:\n"
+                "            model.set_submodule(name, replaced[layer])\n"
                 "    return model\n",
             ),
         ),
@@ -291,12 +294,12 @@ BUGS = (
         "utils",
         (
             (
-                "self.lora_a = nn.Parameter(torch.empty(r, in_features, dtype=like.dtype, device=like.device))",
-                "self.lora_a = torch.empty(r, in_features, dtype=like.dtype, device=like.device)",
+                "self.lora_a = nn.Parameter(torch.empty(r, in_features, **like))",
+                "self.lora_a = torch.empty(r, in_features, **like)",
             ),
             (
-                "self.lora_b = nn.Parameter(torch.zeros(out_features, r, dtype=like.dtype, device=like.device))",
-                "self.lora_b = torch.zeros(out_features, r, dtype=like.dtype, device=like.device)",
+                "self.lora_b = nn.Parameter(torch.zeros(out_features, r, **like))",
+                "self.lora_b = torch.zeros(out_features, r, **like)",
             ),
         ),
         "test_utils.py::test_only_the_factors_train",
@@ -312,7 +315,7 @@ BUGS = (
     ),
     Bug(
         "GPT-2's Conv1D is taken for a Linear",
-        "utils",
+        "linear",
         (("        return layer.weight.T\n", "        return layer.weight\n"),),
         "test_utils.py::test_quantized_linear_computes_with_the_dequantized_weight",
         "peft #315",
@@ -323,5 +326,44 @@ BUGS = (
         (("        if not self.merged:\n", "        if True:\n"),),
         "test_utils.py::test_merge_and_unmerge",
         "the first thing to go wrong",
+    ),
+    # Features combined
+    Bug(
+        "an adapter takes its dtype from the scales of a quantized bfloat16 base, and the model crashes",
+        "linear",
+        (('return {"dtype": layer.dtype, "device"', 'return {"dtype": layer.scale.dtype, "device"'),),
+        "test_utils.py::test_an_adapter_computes_in_the_dtype_of_a_quantized_base",
+        "QLoRA code, whose scales are float32",
+    ),
+    Bug(
+        "the ids of an earlier prompt are served again after the prompt has changed",
+        "request",
+        (
+            (
+                "[_prompt_ids(index, request.prompt, tokenizer) for",
+                "[request.prompt_ids or _prompt_ids(index, request.prompt, tokenizer) for",
+            ),
+        ),
+        "test_request.py::test_a_prompt_that_has_changed_is_tokenized_anew",
+        "a cache keyed by the object, not by what it holds",
+    ),
+    Bug(
+        "a caller who changes the shared model changes it for everybody",
+        "models",
+        (("    return copy.deepcopy(model), copy.deepcopy(tokenizer)\n", "    return model, tokenizer\n"),),
+        "test_models.py::test_a_change_to_the_course_model_changes_nothing_for_later_callers",
+        "module-level models in serving code",
+    ),
+    Bug(
+        "a buffer is taken for one's own because it begins at the same address",
+        "kv_cache",
+        (
+            (
+                "self.keys is not self._views[0] or self.values is not self._views[1]:",
+                "self.keys.data_ptr() != self._buffers.keys.data_ptr():",
+            ),
+        ),
+        "test_kv_cache.py::test_a_growing_layer_goes_on_after_any_change_as_a_dynamic_one_does",
+        "an earlier version of this project",
     ),
 )

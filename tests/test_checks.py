@@ -372,5 +372,7 @@ def test_course_repeats_must_be_a_count(monkeypatch, cap):
 
 
 def test_missing_folder_says_what_to_do(tmp_path):
-    with pytest.raises(OSError, match=r"its folder\. Use a folder or a hub id .*load_model\(\) for the bundled"):
+    with pytest.raises(
+        OSError, match=r"a folder: .* is none\. Use a folder or a hub id .*load_model\(\) for the bundled"
+    ):
         load_model(tmp_path / "nowhere")

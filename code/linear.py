@@ -1,0 +1,74 @@
+"""Linear layers of either kind: `nn.Linear` keeps its weight as (out, in), GPT-2's `Conv1D` as (in, out).
+
+What quantization, packing and adapters need to know about the layers that they replace.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class CodedLinear(nn.Module):
+    """A linear layer that keeps its weight in another form than a float matrix; `utils.QuantizedLinear` is one.
+
+    Attributes:
+        out_features, in_features: as of an `nn.Linear`.
+        dtype: of the values that the weight stands for, and of what an adapter beside it computes in.
+    """
+
+    out_features: int
+    in_features: int
+
+
+def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(name, layer) of every linear layer, as in `model.named_modules()`."""
+    kinds = (nn.Linear, Conv1D, CodedLinear)
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, kinds))
+
+
+def is_named(name: str, wanted: Collection[str]) -> bool:
+    """Whether a layer's full name or its last part is wanted."""
+    return name in wanted or name.rpartition(".")[2] in wanted
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight as (out, in), whichever way the layer stores it.
+
+    Raises:
+        TypeError: the layer is neither an `nn.Linear` nor a `Conv1D`.
+    """
+    if isinstance(layer, Conv1D):
+        return layer.weight.T
+    if isinstance(layer, nn.Linear):
+        return layer.weight
+    raise TypeError(f"{type(layer).__name__} is not a linear layer; give an nn.Linear or a Conv1D")
+
+
+def shape_of(layer: nn.Module) -> tuple[int, int]:
+    """(out, in) of a linear layer of any kind."""
+    if isinstance(layer, CodedLinear):
+        return layer.out_features, layer.in_features
+    return tuple(weight_of(layer).shape)
+
+
+def dtype_and_device(layer: nn.Module) -> dict[str, Any]:
+    """Of the values of a linear layer's weight, as the options with which something beside it is made."""
+    if isinstance(layer, CodedLinear):
+        return {"dtype": layer.dtype, "device": layer.scale.device}
+    return {"dtype": layer.weight.dtype, "device": layer.weight.device}
+
+
+def copy_with(model: Model, replaced: Mapping[nn.Module, nn.Module]) -> Model:
+    """A deep copy of the model in which some modules are replaced by others, wherever they are used.
+
+    `copy.deepcopy` takes from its memo what it has copied before. The replacements are put there beforehand, so
+    the modules they stand for are never copied, and none exists twice in full precision.
+    """
+    return copy.deepcopy(model, {id(old): new for old, new in replaced.items()})
