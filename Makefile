@@ -13,7 +13,7 @@ TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadgroup
 # Further environments: the oldest supported transformers, with the tests that run in it; other libraries.
 OLDEST := .venv-oldest
 PEERS := .venv-peers
-CANARY_TESTS := $(addprefix tests/test_,helpers.py utils.py properties.py bad_input.py round_trips.py)
+CANARY_TESTS := $(addprefix tests/test_,helpers.py utils.py properties.py models.py kv_cache.py request.py checks.py round_trips.py)
 
 # The Python that .venv is made from: the one named by PYTHON=..., else the first of these that fits.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)

@@ -58,6 +58,11 @@ def test_modules_import_downwards_only(module):
     assert imported(CODE / f"{module}.py") <= below
 
 
+@pytest.mark.parametrize("path", sorted((CODE / "exercises").glob("*.py")), ids=lambda path: path.name)
+def test_the_exercises_stand_alone(path):
+    assert not imported(path) - {"exercises"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CODE)))
 def test_a_file_can_be_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
