@@ -116,6 +116,12 @@ DRAWINGS = [
         " and 32 rows and a prefill of 200 tokens at the roof; slope and roof meet at 6.7 operations per byte.",
     ),
     Drawing(
+        lesson_2.packing,
+        "A weight matrix of 8 outputs and 4 inputs, numbered in the order in which a kernel reads it, four outputs at "
+        "once: in unpacked memory the first four weights lie at places 0, 4, 8 and 12, in packed memory at 0, 1, 2 and "
+        "3.",
+    ),
+    Drawing(
         lesson_2.three_requests,
         "Time lines of three requests sent at 0, 100 and 200 ms: served one by one their latencies are 300, 500 and "
         "700 ms, gathered into one batch 530, 430 and 330 ms.",

@@ -13,6 +13,7 @@ from canvas import (
     POINTS_PER_PIXEL,
     SMALL,
     SOLID_BLUE,
+    Fill,
     Sheet,
 )
 from figures import BLUE, GREY, ORANGE
@@ -197,4 +198,41 @@ def three_requests() -> Sheet:
         421,
         "With 60 and 66 ms nobody queues: served at once 60 ms each, gathered 266, 166 and 66 ms.",
     )
+    return sheet
+
+
+def packing() -> Sheet:
+    """A small weight matrix, numbered in the order in which a kernel reads it, and its two ways to lie in memory."""
+    outputs, inputs, block = 8, 4, 4
+    packed = torch.arange(1, outputs * inputs + 1)  # by block, input and output: the first weight read is number 1
+    matrix = packed.view(outputs // block, inputs, block).transpose(1, 2).reshape(outputs, inputs)
+
+    def fill(number: int) -> Fill:
+        return SOLID_BLUE if number <= block else PALE_BLUE if number <= block * inputs else PALE_GREEN
+
+    def table(left: float, top: float, rows: list[list[int]], width: float) -> None:
+        words = [[str(number) for number in row] for row in rows]
+        sheet.table(left, top, words, width, 26, [[fill(number) for number in row] for row in rows])
+
+    sheet = Sheet(452, "Packed, the weights lie in the order in which the kernel reads them")
+    left, top = 92, 86
+    sheet.text(left, top - 18, "the weights: one row per output, one column per input")
+    table(left, top, matrix.tolist(), 46)
+    for row in range(outputs):
+        sheet.note(left - 8, top + 26 * row + 13, f"output {row}", ha="right")
+    for line, words in enumerate(
+        [
+            "The number says when the kernel reads a weight.",
+            f"It makes {block} outputs at once: it reads their {block} weights for",
+            "the first input (dark), then for the second, and so on.",
+            f"Then it makes the next {block} outputs (green).",
+        ]
+    ):
+        sheet.text(320, top + 44 + 26 * line, words)
+    for y, name, memory in (
+        (346, "unpacked, the matrix row by row: the kernel has to jump", matrix.flatten()),
+        (410, "packed: the kernel reads straight on", packed),
+    ):
+        sheet.text(20, y - 14, name, strong=True)
+        table(20, y, [memory.tolist()], 23.7)
     return sheet
