@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,15 +11,17 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from helpers import Request, run_continuous, run_static
 from peer_worker import RequestIds, Serve
+from rungs import why_not_packed
 from utils import pack_model, quantize_model
 
 PACKAGES = ("torch", "transformers")
+Run = Callable[..., list[Request]]
 
 
 def load(variant: str, folder: Path, slots: int, threads: int, device: str) -> Serve:
     """`static` and `continuous` serve the model as it is, the others a packed copy, by continuous batching.
 
-    On a GPU there is nothing to pack: the layers stay as they are.
+    Raises ValueError where the layers cannot be packed, as on a GPU: the variant would not be what it is called.
     """
     torch.set_num_threads(threads)
     dtype = torch.bfloat16 if variant == "packed-bf16" else torch.float32
@@ -34,10 +37,13 @@ def prepare(variant: str, model: PreTrainedModel) -> PreTrainedModel:
         model = quantize_model(model)
     if variant == "packed-int8-head":
         model = quantize_model(model, quantize_head=True)
-    return pack_model(model)
+    packed = pack_model(model)
+    if reason := why_not_packed(packed):
+        raise ValueError(reason)
+    return packed
 
 
-def serve(model: PreTrainedModel, run, slots: int, requests: list[RequestIds]) -> list[list[int]]:
+def serve(model: PreTrainedModel, run: Run, slots: int, requests: list[RequestIds]) -> list[list[int]]:
     """`run_static` or `run_continuous` on these requests."""
     served = run([Request(prompt, budget, ignore_eos=True) for prompt, budget in requests], slots, model=model)
     return [request.output_ids for request in served]

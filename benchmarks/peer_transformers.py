@@ -35,10 +35,9 @@ def serve_static(model: PreTrainedModel, slots: int, requests: list[RequestIds])
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in batch])  # (B, T)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in batch])  # (B, T)
         longest = max(budget for _, budget in batch)
-        output = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=longest)[
-            :, width:
-        ].tolist()
-        tokens += [row[:budget] for row, (_, budget) in zip(output, batch, strict=True)]
+        output = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=longest)
+        answers = output[:, width:].tolist()
+        tokens += [row[:budget] for row, (_, budget) in zip(answers, batch, strict=True)]
     return tokens
 
 

@@ -13,74 +13,44 @@ warms up and does not count. A system that is not installed, or fails, is named 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import select
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import sleep
-from typing import IO, Any
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "code"))
 
-import psutil
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from helpers import Request, gpt2_sized
-from ladder import COURSE, QUICK, RESULTS, Workload, check_device, tiny_gpt2, write_json
 from measure import Comparison, Timing, machine
+from peer_processes import SETTLE_S, Served, Setting, System, WorkerError, WorkerPool, python_of
 from report import BASELINES
+from results_file import BUILD, RESULTS, check_device, check_rounds, where_to_write, write_json
+from workload import COURSE, QUICK, Workload, tiny_gpt2
 
-BUILD = ROOT / "build"
-PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
-ANSWER_WITHIN_S = 900
-SETTLE_S = 0.3  # threads that have just computed may wait for more work, spinning, for up to 0.2 s
-DISTURBED = 0.1  # a share of the machine's processors that other programs do not use on a quiet machine
+THREADS = 2  # for every system
+PEERS_PYTHON = python_of(ROOT / ".venv-peers")
+DISTURBED = 0.1  # on a quiet machine other programs take less than this share of the processors' time
 
-
-@dataclass(frozen=True)
-class System:
-    """One way to serve the workload.
-
-    Attributes:
-        library: the worker that runs it, `peer_LIBRARY.py`.
-        variant: what the worker calls it.
-        label: as in the table.
-        precision: of the weights. Only fp32 systems must find our tokens.
-        batching: `"static"` or `"continuous"`.
-    """
-
-    library: str
-    variant: str
-    label: str
-    precision: str
-    batching: str
-
-    @property
-    def key(self) -> str:
-        """Its name on the command line and in the JSON."""
-        return f"{self.library}-{self.variant}"
-
-
+# What is compared with what. OpenVINO compiles a model before it serves it, which is where it arranges the weights for
+# the processor, so it is compared with our packed models; transformers and CTranslate2 with those as they are.
 SYSTEMS = (
-    System("transformers", "static", "transformers generate", "fp32", "static"),
-    System("transformers", "manager", "transformers manager", "fp32", "continuous"),
+    System("transformers", "static", "transformers generate", "fp32", "static", like="ours-static"),
+    System("transformers", "manager", "transformers manager", "fp32", "continuous", like="ours-continuous"),
     System("transformers", "manager-open", "transformers manager, any slots", "fp32", "continuous"),
-    System("ctranslate2", "fp32", "CTranslate2", "fp32", "static"),
+    System("ctranslate2", "fp32", "CTranslate2", "fp32", "static", like="ours-static"),
     System("ctranslate2", "int8", "CTranslate2", "int8", "static"),
-    System("openvino", "fp32", "OpenVINO GenAI", "fp32", "continuous"),
-    System("openvino", "bf16", "OpenVINO GenAI", "bf16", "continuous"),
-    System("openvino", "int8", "OpenVINO GenAI", "int8", "continuous"),
+    System("openvino", "fp32", "OpenVINO GenAI", "fp32", "continuous", like="ours-packed"),
+    System("openvino", "bf16", "OpenVINO GenAI", "bf16", "continuous", like="ours-packed-bf16"),
+    System("openvino", "int8", "OpenVINO GenAI", "int8", "continuous", like="ours-packed-int8-head"),
     System("ours", "static", "ours", "fp32", "static"),
     System("ours", "continuous", "ours", "fp32", "continuous"),
     System("ours", "packed", "ours, packed", "fp32", "continuous"),
@@ -108,184 +78,29 @@ def requests_of(kind: str, workload: Workload, vocabulary: int) -> list[Request]
     return [replace(request, max_tokens=budget) for request, budget in zip(requests, budgets, strict=True)]
 
 
-# --- Workers -----------------------------------------------------------------------------------------
-
-
-class WorkerError(Exception):
-    """A worker has ended, or does not answer."""
-
-
-class Worker:
-    """One library's process. It computes only while it is asked; idle, it waits for a line to read."""
-
-    def __init__(
-        self, python: Path, library: str, variants: list[str], folder: Path, slots: int, threads: int, device: str
-    ) -> None:
-        self.log: IO[bytes] = (folder / f"{library}.log").open("w+b")
-        arguments = [library, folder / "model", slots, threads, device, *variants]
-        self.process = subprocess.Popen(
-            [python, Path(__file__).with_name("peer_worker.py"), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=environment(threads),
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the workers
-        )
-
-    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Send a line, and read the one that comes back."""
-        try:
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            raise WorkerError(self.last_words()) from None
-        return self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        """Read one line."""
-        if not select.select([self.process.stdout], [], [], ANSWER_WITHIN_S)[0]:
-            raise WorkerError(f"no answer within {ANSWER_WITHIN_S} s")
-        line = self.process.stdout.readline()
-        if not line:
-            raise WorkerError(self.last_words())
-        return json.loads(line)
-
-    def busy_elsewhere(self) -> tuple[float, float]:
-        """Processor seconds since the machine started: those that went to other programs, and all there were."""
-        try:
-            own = sum(psutil.Process(self.process.pid).cpu_times()[:2])
-        except psutil.NoSuchProcess:
-            raise WorkerError(self.last_words()) from None
-        times = psutil.cpu_times()
-        return sum(times[:3]) - own, sum(times[:4])  # user, nice, system; idle
-
-    def last_words(self) -> str:
-        """Why it has ended."""
-        status = self.process.wait()
-        self.log.seek(0)
-        lines = self.log.read().decode(errors="replace").replace(str(ROOT), ".").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return f"the process ended with status {status}: {last}"[:300]
-
-    def stop(self) -> None:
-        """End it, whatever it is doing."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.log):
-            with suppress(BrokenPipeError):  # something was still to be written to it
-                stream.close()
-
-
-def environment(threads: int) -> dict[str, str]:
-    """What every worker sees: the same number of threads, and no network."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return os.environ | dict.fromkeys(names, str(threads)) | offline
-
-
-@dataclass(frozen=True)
-class Served:
-    """What serving the requests once gave.
-
-    Attributes:
-        tokens: of every request.
-        seconds: it took.
-        elsewhere: the share of the machine's processors that other programs used meanwhile, 0 to 1.
-    """
-
-    tokens: list[list[int]]
-    seconds: float
-    elsewhere: float
-
-
-class Company:
-    """All workers, with the systems that work and the reasons why the others do not."""
-
-    def __init__(self, systems: Sequence[System], settle_s: float = SETTLE_S) -> None:
-        self.systems, self.settle_s = list(systems), settle_s
-        self.workers: dict[str, Worker] = {}
-        self.versions: dict[str, dict[str, str]] = {}
-        self.skipped: dict[str, str] = {}
-
-    def __enter__(self) -> Company:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for worker in self.workers.values():
-            worker.stop()
-
-    def load(self, folder: Path, slots: int, threads: int, device: str, peers_python: Path) -> None:
-        """Start every library's worker, and wait until all have loaded their systems."""
-        for library in dict.fromkeys(system.library for system in self.systems):
-            python = Path(sys.executable) if library in IN_THIS_ENVIRONMENT else peers_python
-            variants = [system.variant for system in self.systems if system.library == library]
-            if python.exists():
-                self.workers[library] = Worker(python, library, variants, folder, slots, threads, device)
-            else:
-                self.drop(library, variants, "not installed: there is no environment for the peers (make peers)")
-        for library, worker in tqdm(list(self.workers.items()), desc="loading"):
-            try:
-                greeting = worker.answer()
-            except WorkerError as error:
-                self.lose(library, error)
-                continue
-            self.versions[library] = greeting["versions"]
-            for variant, why in greeting["failed"].items():
-                self.drop(library, [variant], why)
-
-    def drop(self, library: str, variants: Sequence[str], why: str) -> None:
-        """Leave these out from now on."""
-        gone = [s for s in self.systems if s.library == library and s.variant in variants]
-        self.systems = [system for system in self.systems if system not in gone]
-        self.skipped |= {system.key: why for system in gone}
-
-    def lose(self, library: str, error: WorkerError) -> None:
-        """Leave a whole library out from now on, and end its worker: it may still be computing."""
-        self.drop(library, [system.variant for system in self.systems], str(error))
-        self.workers.pop(library).stop()
-
-    def serve(self, system: System, requests: Sequence[Request]) -> Served | None:
-        """The tokens of every request and how long they took; `None` if that failed."""
-        order = [(request.prompt, request.max_tokens) for request in requests]
-        worker = self.workers[system.library]
-        try:
-            before = worker.busy_elsewhere()
-            answer = worker.ask({"variant": system.variant, "requests": order})
-            after = worker.busy_elsewhere()
-        except WorkerError as error:
-            self.lose(system.library, error)
-            return None
-        if "failed" in answer:
-            self.drop(system.library, [system.variant], answer["failed"])
-            return None
-        sleep(self.settle_s)
-        elsewhere, total = (now - then for now, then in zip(after, before, strict=True))
-        return Served(answer["tokens"], answer["seconds"], max(0.0, elsewhere / total) if total else 0.0)
-
-
 # --- Measuring ---------------------------------------------------------------------------------------
 
 
-def measure(company: Company, requests: Sequence[Request], repeats: int) -> dict[str, list[Served]]:
+def measure(pool: WorkerPool, requests: Sequence[Request], repeats: int) -> dict[str, list[Served]]:
     """What every system gave in each of `repeats` rounds, after a short one that does not count."""
     shortest = min(request.max_tokens for request in requests)
     rounds = [[replace(request, max_tokens=shortest) for request in requests]] + [list(requests)] * repeats
-    given: dict[str, list[Served]] = {system.key: [] for system in company.systems}
-    with tqdm(total=len(rounds) * len(company.systems), desc="serving") as bar:
+    given: dict[str, list[Served]] = {system.key: [] for system in pool.systems}
+    with tqdm(total=len(rounds) * len(pool.systems), desc="serving") as bar:
         for turn, requests_now in enumerate(rounds):
-            for system in list(company.systems):
+            for system in list(pool.systems):
                 bar.set_postfix_str(system.key)
-                served = company.serve(system, requests_now) if system in company.systems else None
+                served = pool.serve(system, requests_now) if system in pool.systems else None
                 bar.update()
                 if served is None:
                     continue
                 before = given[system.key]
                 fault = fault_in(served.tokens, before[0].tokens if before else served.tokens, requests_now)
                 if fault:
-                    company.drop(system.library, [system.variant], fault)
+                    pool.drop(system.library, [system.variant], fault)
                 elif turn > 0:
                     before.append(served)
-    return {system.key: given[system.key] for system in company.systems}
+    return {system.key: given[system.key] for system in pool.systems}
 
 
 def fault_in(tokens: list[list[int]], before: list[list[int]], requests: Sequence[Request]) -> str | None:
@@ -295,34 +110,37 @@ def fault_in(tokens: list[list[int]], before: list[list[int]], requests: Sequenc
     return "the tokens change from round to round" if tokens != before else None
 
 
-def report(company: Company, given: dict[str, list[Served]], requests: Sequence[Request]) -> dict[str, Any]:
-    """What the JSON says about the systems."""
-    reference = given[REFERENCE][0].tokens
-    count = sum(request.max_tokens for request in requests)
-    timings = {key: Timing(tuple(served.seconds for served in rounds)) for key, rounds in given.items()}
-    ours = [key for key in given if key.startswith("ours-")]
-    rows = []
-    for system in company.systems:
-        timing = timings[system.key]
-        rows.append(
-            {"key": system.key}
-            | asdict(system)
-            | {
-                "seconds": list(timing.seconds),
-                "median_s": timing.median_s,
-                "quartiles_s": list(timing.quartiles_s),
-                "used_by_other_programs": [served.elsewhere for served in given[system.key]],
-                "tokens_per_s": count / timing.median_s,
-                "times_ours": {key: Comparison(timing, timings[key]).ratio for key in ours},
-                "tokens": compare_tokens(given[system.key][0].tokens, reference),
-            }
-        )
-    skipped = [{"key": s.key, "label": s.label, "precision": s.precision} for s in SYSTEMS if s.key in company.skipped]
+def report(pool: WorkerPool, given: dict[str, list[Served]], requests: Sequence[Request]) -> dict[str, Any]:
+    """What the JSON says about the systems, those that were served and those that were skipped."""
+    skipped = [{"key": s.key, "label": s.label, "precision": s.precision} for s in SYSTEMS if s.key in pool.skipped]
     return {
-        "versions": company.versions,
-        "systems": rows,
-        "skipped": [row | {"reason": company.skipped[row["key"]]} for row in skipped],
+        "rounds": len(given[REFERENCE]),
+        "versions": pool.versions,
+        "systems": [row_of(system, given, requests) for system in pool.systems],
+        "skipped": [row | {"reason": pool.skipped[row["key"]]} for row in skipped],
     }
+
+
+def row_of(system: System, given: dict[str, list[Served]], requests: Sequence[Request]) -> dict[str, Any]:
+    """What the JSON says about one system."""
+    timing = timing_of(given[system.key])
+    ours = [key for key in given if key.startswith("ours-")]
+    return {
+        "key": system.key,
+        **asdict(system),
+        "seconds": list(timing.seconds),
+        "median_s": timing.median_s,
+        "quartiles_s": list(timing.quartiles_s),
+        "used_by_other_programs": [served.used_by_others for served in given[system.key]],
+        "tokens_per_s": sum(request.max_tokens for request in requests) / timing.median_s,
+        "times_ours": {key: Comparison(timing, timing_of(given[key])).ratio for key in ours},
+        "tokens": compare_tokens(given[system.key][0].tokens, given[REFERENCE][0].tokens),
+    }
+
+
+def timing_of(rounds: Sequence[Served]) -> Timing:
+    """The seconds of every round."""
+    return Timing(tuple(served.seconds for served in rounds))
 
 
 def compare_tokens(tokens: list[list[int]], reference: list[list[int]]) -> dict[str, Any]:
@@ -366,21 +184,25 @@ def table(result: dict[str, Any]) -> str:
     rows = result["systems"]
     columns = {precision: key for precision, key in BASELINES.items() if any(row["key"] == key for row in rows)}
     lines = [
-        f"{'':32}{'weights':8}{'batching':12}{'seconds':>8}{'quartiles':>16}{'tokens/s':>10}"
+        f"{'':32}{'weights':8}{'batching':12}{'seconds':>8}{'quartiles':>16}{'tokens/s':>10}{'x like':>8}"
         + "".join(f"{'x ' + precision:>8}" for precision in columns)
         + f"{'same answers':>14}{'agreement':>11}"
     ]
     for row in rows:
         low, high = row["quartiles_s"]
         same = f"{row['tokens']['equal_requests']} of {row['tokens']['requests']}"
+        like = row["times_ours"].get(row["like"])
         lines.append(
             f"{row['label']:32}{row['precision']:8}{row['batching']:12}{row['median_s']:8.2f}"
-            f"{f'{low:.2f} to {high:.2f}':>16}{row['tokens_per_s']:10.0f}"
+            f"{f'{low:.2f} to {high:.2f}':>16}{row['tokens_per_s']:10.0f}{f'{like:.2f}' if like else '':>8}"
             + "".join(f"{row['times_ours'][key]:8.2f}" for key in columns.values())
             + f"{same:>14}{row['tokens']['agreement']:11.1%}"
         )
+    lines.append("x like: how many times as long as ours with the same batching and precision, packed or not like it")
     if columns:
-        lines.append("x: how many times as long as ours, packed, in that precision: the median over the rounds")
+        lines.append(
+            "x fp32 and so on: how many times as long as ours, packed, in that precision; medians over the rounds"
+        )
     long_enough = [row for row in rows if row["median_s"] > 1]  # to count processor time in hundredths of a second
     busiest = max((share for row in long_enough for share in row["used_by_other_programs"]), default=0)
     if busiest > DISTURBED:
@@ -396,7 +218,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workload", choices=["course", "random", "equal"], default="course", help="the budgets")
     parser.add_argument("--slots", type=int, help="rows at a time (default 8)")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default 5)")
-    parser.add_argument("--threads", type=int, default=2, help="for every system (default 2)")
+    parser.add_argument("--threads", type=int, default=THREADS, help="for every system (default 2)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(default cpu)")
     parser.add_argument("--quick", action="store_true", help="a tiny model, a small workload, one round")
     parser.add_argument(
@@ -406,7 +228,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"only these, and ours to compare with; libraries, or systems of: {', '.join(keys)}",
     )
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON, help="the Python that has the peers")
-    parser.add_argument("--out", type=Path, help="the JSON file (default: benchmarks/results/peers-DEVICE.json)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the JSON file (default: benchmarks/results/peers-DEVICE.json; in build/ for less than a whole run)",
+    )
     options = parser.parse_args(arguments)
     for name in ("slots", "repeats", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
@@ -415,7 +241,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = [peer for peer in options.peers or [] if not chosen([peer])]
     if unknown:
         parser.error(f"no system or library is called {', '.join(unknown)}; there are {', '.join(keys)}")
+    options.out = options.out or default_out(options)
+    check_rounds(parser, options.out, 1 if options.quick else options.repeats)
     return options
+
+
+def default_out(options: argparse.Namespace) -> Path:
+    """A run of all systems, as many rows and threads as in README and notes, goes to results/, any other to build/."""
+    whole = not options.quick and options.peers is None and options.slots is None and options.threads == THREADS
+    quick, budgets = "quick-" if options.quick else "", "" if options.workload == "course" else f"{options.workload}-"
+    return (RESULTS if whole else BUILD) / f"peers-{quick}{budgets}{options.device}.json"
 
 
 def chosen(peers: Sequence[str] | None) -> list[System]:
@@ -424,9 +259,16 @@ def chosen(peers: Sequence[str] | None) -> list[System]:
 
 
 def with_baselines(systems: Sequence[System]) -> list[System]:
-    """These, the system whose tokens count, and ours in every precision among them."""
+    """These systems, the one whose tokens count, and those of ours that they are compared with."""
     keys = {REFERENCE, *(system.key for system in systems), *(BASELINES[system.precision] for system in systems)}
+    keys |= {system.like for system in systems}
     return [system for system in SYSTEMS if system.key in keys]
+
+
+def pythons_of(systems: Sequence[System], peers_python: Path) -> dict[str, Path]:
+    """The interpreter that runs each library's worker."""
+    libraries = {system.library for system in systems}
+    return {library: Path(sys.executable) if library in IN_THIS_ENVIRONMENT else peers_python for library in libraries}
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -440,13 +282,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     systems = with_baselines(chosen(options.peers))
     settle_s = 0.0 if options.quick else SETTLE_S
     BUILD.mkdir(exist_ok=True)
-    with TemporaryDirectory(prefix="peers-", dir=BUILD) as name, Company(systems, settle_s) as company:
-        folder = Path(name)
-        model.save_pretrained(folder / "model")
-        company.load(folder, workload.slots, options.threads, options.device, options.peers_python)
-        given = measure(company, requests, repeats)
+    with TemporaryDirectory(prefix="peers-", dir=BUILD) as name, WorkerPool(systems, settle_s) as pool:
+        setting = Setting(Path(name), workload.slots, options.threads, options.device)
+        model.save_pretrained(setting.folder / "model")
+        pool.load(pythons_of(systems, options.peers_python), setting)
+        given = measure(pool, requests, repeats)
     if REFERENCE not in given:
-        raise WorkerError(f"{REFERENCE} must work, and it failed: {company.skipped[REFERENCE]}")
+        raise WorkerError(f"{REFERENCE} must work, and it failed: {pool.skipped[REFERENCE]}")
     result = {
         "machine": machine(),
         "device": options.device,
@@ -455,9 +297,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "requests": len(requests),
         "tokens": sum(request.max_tokens for request in requests),
         "threads": options.threads,
-        "rounds": repeats,
         "reference": REFERENCE,
-    } | report(company, given, requests)
+    } | report(pool, given, requests)
     fp32 = [row for row in result["systems"] if row["precision"] == "fp32"]
     explain_differences(fp32, model, requests, given[REFERENCE][0].tokens)
     return result
@@ -472,9 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(table(result))
-    quick, budgets = "quick-" if options.quick else "", "" if options.workload == "course" else f"{options.workload}-"
-    name = f"peers-{quick}{budgets}{options.device}.json"
-    write_json(result, options.out or (BUILD if options.quick else RESULTS) / name)
+    write_json(result, where_to_write(options.out, [row["key"] for row in result["skipped"]]))
     return 0
 
 

@@ -1,18 +1,24 @@
-"""The tables of the README and of the notes, from what ladder.py and peers.py have written to results/.
+"""The tables of README and Lesson 0, and the sentences that read them, from what ladder.py and peers.py have measured.
 
-    python benchmarks/report.py    print them, to be pasted in
+    python benchmarks/report.py            print them
+    python benchmarks/report.py --write    put them into README.md and notes/Lesson_0.md, and draw both figures again
 
-A test holds what is pasted equal to what is printed.
+On those pages each stands between two comments, `<!-- measured: NAME -->` and `<!-- end -->`. Whatever is written there
+by hand is replaced; a test holds what is there equal to what is printed here.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINES = {"fp32": "ours-packed", "bf16": "ours-packed-bf16", "int8": "ours-packed-int8-head"}  # of the ratios
 
@@ -22,9 +28,13 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
+# --- The ladder --------------------------------------------------------------------------------------
+
+
 def ladder_table(result: dict[str, Any]) -> str:
     """A row per rung: how long, how much faster, and how many answers are still those of the first rung."""
-    header = ["", "Seconds", "Tokens/s", "Times the first", "Forwards", "Same answers"]
+    header = ["", "Seconds", "Tokens/s", "Times the first", "Forwards"]
+    header += ["Same answers, random weights", "Same answers, storyteller"]
     rows = [
         [
             row["name"],
@@ -33,34 +43,98 @@ def ladder_table(result: dict[str, Any]) -> str:
             f"{row['times_the_first']:.1f}",
             f"{row['forwards']}",
             f"{row['same_answers']} of {result['requests']}",
+            f"{row['storyteller_same_answers']} of {row['storyteller_answers']}",
         ]
         for row in result["rungs"]
     ]
     return markdown(header, rows)
 
 
-def peers_table(result: dict[str, Any]) -> str:
-    """A row per system, slowest first: how long, and how many times as long as ours in the same precision."""
-    header = ["System", "Weights", "Batching", "Seconds", "Times ours", "Same answers"]
-    rows = [
-        [
-            row["label"],
-            row["precision"],
-            row["batching"],
-            f"{row['median_s']:.2f}",
-            f"{row['times_ours'][BASELINES[row['precision']]]:.2f}",
-            f"{row['tokens']['equal_requests']} of {row['tokens']['requests']}",
-        ]
-        for row in sorted(result["systems"], key=lambda row: -row["median_s"])
+def ladder_reading(result: dict[str, Any], lesson_2: str = "notes/Lesson_2.md") -> str:
+    """What the columns of answers say, and why static batches do what they do."""
+    return "\n\n".join([answers_text(result), wrap(static_batches_text(result, lesson_2))])
+
+
+def answers_text(result: dict[str, Any]) -> str:
+    """How many tokens change, on which model, and what that does not say."""
+    exact, rounded = ([row for row in result["rungs"] if row["exact"] is wanted] for wanted in (True, False))
+    requests, sample = result["requests"], result["storyteller_sample"]
+    fewest = min(row["same_answers"] for row in exact)
+    unchanged = "no answer changes by a single token" if fewest == requests else f"{fewest} of {requests} answers stay"
+    random_weights = listed([f"{row['same_answers']}" for row in rounded])
+    trained = listed([f"{row['storyteller_same_answers']}" for row in rounded])
+    return wrap(
+        f"Down to the rung *{exact[-1]['name']}*, {unchanged}. The rungs below it round the weights. The timed model "
+        f"has random weights, and {random_weights} of its {requests} answers stay the same there. What rounding does "
+        "to text shows on a model that has learned something, and that is the storyteller: of its "
+        f"{rounded[0]['storyteller_answers']} answers ({sample['answers_begin_with_tokens']} given tokens, then up to "
+        f"{sample['answers_have_tokens_at_most']} new ones), {trained} stay the same. It has about six million "
+        "parameters; a larger model may lose more by the same rounding, or less. In bf16, and on a GPU, tokens may "
+        "also change with the number of rows in the batch, because another kernel may add in another order."
+    )
+
+
+def static_batches_text(result: dict[str, Any], lesson_2: str) -> str:
+    """Whether static batches gain or lose here, and the two measurements that explain it."""
+    rungs, slots = by_name(result), result["workload"]["slots"]
+    alone, static, packed = rungs["KV cache"], rungs["static batches"], rungs["packed weights, fp32"]
+    useful = result["tokens"] / (static["forwards"] * slots)
+    count = f"{static['forwards']} forwards instead of {alone['forwards']}"
+    times = f"{static['median_s']:.1f} s, and one request at a time, with its cache, {alone['median_s']:.1f} s"
+    verdict = (
+        f"Static batches lose here: they take {times}, although the batches need {count}."
+        if static["median_s"] > alone["median_s"]
+        else f"Static batches take {times}: less of a gain than {count} promise."
+    )
+    return (
+        f"{verdict} Only {useful * 100:.0f} % of the places in those forwards make a token that somebody asked for, "
+        f"and on weights as they are stored one step of {slots} rows takes {step_ratio(static, slots):.1f} times as "
+        "long as a step of one row. That is PyTorch's fp32 kernel for such weights, and not GPT-2's own kind of layer: "
+        f"[Lesson 2]({lesson_2}) times `nn.Linear` beside it. On packed weights {slots} rows take "
+        f"{step_ratio(packed, slots):.1f} times as long as one."
+    )
+
+
+def count_and_clock(result: dict[str, Any]) -> str:
+    """A paragraph per rung: what counting promises, what the clock says, and where the two disagree."""
+    rungs, workload, slots = by_name(result), result["workload"], result["workload"]["slots"]
+    kv, static, continuous = rungs["KV cache"], rungs["static batches"], rungs["continuous batching"]
+    packed, bf16, int8 = (row for row in result["rungs"][-3:])
+    fewer = positions(workload, cached=False) / positions(workload, cached=True)
+    one, many = ([row["decode_step_s"][rows] * 1e3 for row in (continuous, packed)] for rows in ("1", str(slots)))
+    paragraphs = [
+        f"**KV cache.** The model works on {fewer:.0f} times fewer positions, and the time falls "
+        f"{kv['times_the_rung_before']:.1f} times: a forward over one position reads all weights, as does a forward "
+        "over fifty.",
+        f"**Batching.** {static_batches_text(result, 'Lesson_2.md')}",
+        f"**Continuous batching.** The count promises {static['forwards']} / {continuous['forwards']} = "
+        f"{static['forwards'] / continuous['forwards']:.1f} times, the clock says "
+        f"{continuous['times_the_rung_before']:.1f}.",
+        f"**Packed weights.** The same numbers, in another order in memory. A step of one row takes {one[1]:.1f} ms "
+        f"instead of {one[0]:.1f}, and a step of {slots} rows {many[1]:.1f} ms instead of {many[0]:.1f}.",
+        f"**bf16 and int8.** A forward reads {megabytes(bf16)} and {megabytes(int8)} MB of weights instead of "
+        f"{megabytes(packed)}. The {packed['median_s']:.1f} s become {bf16['median_s']:.1f} and "
+        f"{int8['median_s']:.1f}: attention, some hundred small operations and the search for the largest of 50,257 "
+        "logits do not shrink with the weights. This int8 rounds the output head too, which the table above leaves in "
+        "fp32.",
     ]
-    return markdown(header, rows)
+    return "\n".join(wrap(f"- {paragraph}", indent="  ") for paragraph in paragraphs)
+
+
+def positions(workload: dict[str, int], *, cached: bool) -> int:
+    """Positions that the model works on for all requests, each served alone."""
+    total, prompt = 0, workload["prompt_tokens"]
+    for index in range(workload["requests"]):
+        budget = workload["long_tokens"] if index % workload["every"] == 0 else workload["short_tokens"]
+        total += prompt + budget - 1 if cached else prompt * budget + budget * (budget - 1) // 2
+    return total
 
 
 def decode_step_table(result: dict[str, Any]) -> str:
     """A row per kind of weights: one decode step, its floor, the memory of the process, and what text costs."""
     slots = str(result["workload"]["slots"])
-    header = ["Weights", "1 row, ms", f"{slots} rows, ms", "Floor, ms", "1 row / floor", "Resident, MB", "Perplexity"]
-    header.append("Answers unchanged")
+    header = ["Weights", "1 row, ms", f"{slots} rows, ms", "Floor, ms", "1 row / floor", "Resident, MB"]
+    header += ["Perplexity, storyteller", "Same answers, storyteller", "Same answers, random weights"]
     rows = [
         [
             row["name"].replace("continuous batching", "as they are, fp32").replace(" weights", ""),
@@ -71,6 +145,7 @@ def decode_step_table(result: dict[str, Any]) -> str:
             f"{row['resident_bytes'] / 1e6:.0f}",
             f"{row['storyteller_perplexity']:.4f}",
             f"{row['storyteller_same_answers']} of {row['storyteller_answers']}",
+            f"{row['same_answers']} of {result['requests']}",
         ]
         for row in result["rungs"][3:]
     ]
@@ -81,45 +156,200 @@ def decode_step_caption(result: dict[str, Any]) -> str:
     """What the columns of `decode_step_table` mean."""
     bandwidth = result["bandwidth_bytes_per_s"] / 1e9
     before, after = (value / 1e9 for value in result["bandwidth_before_and_after_bytes_per_s"])
+    sample, card = result["storyteller_sample"], model_card()
     return wrap(
-        f"Floor: the weights' bytes over a memory bandwidth of {bandwidth:.1f} GB/s, the better of two measurements in "
-        f"the same run ({before:.1f} and {after:.1f}: on a shared machine it comes and goes). Resident: what the "
-        "process grows by. Packed models hold the embedding twice, for the lookup and packed for the output head. "
-        f"Perplexity and answers are those of the storyteller, on 60 held-out documents. Processor: "
+        f"Floor: the weights' bytes over a memory bandwidth of {bandwidth:.1f} GB/s, the better of two measurements "
+        f"in the same run ({before:.1f} and {after:.1f}: on a shared machine it comes and goes). Resident: the memory "
+        "that the process gains with the model. Packed models hold the embedding twice, for the lookup and packed for "
+        f"the output head. Perplexity: the storyteller's, on {sample['documents']} held-out documents "
+        f"({sample['tokens']:,} tokens). The number belongs to this sample: on the {card['documents']:,} documents of "
+        f"the model card it is {card['perplexity']:.2f}, and Lesson 4 takes a sample of its own. Processor: "
         f"{result['machine']['processor']}."
     )
 
 
-def peers_caption(result: dict[str, Any]) -> str:
-    """What the columns of `peers_table` mean."""
+def model_card() -> dict[str, Any]:
+    """The storyteller's perplexity as its card gives it, and on how many documents."""
+    evaluation = json.loads((ROOT / "models" / "storyteller" / "evaluation.json").read_text(encoding="utf-8"))
+    return evaluation["held_out"]["all"]
+
+
+# --- The peers ---------------------------------------------------------------------------------------
+
+
+def peers_reading(result: dict[str, Any]) -> str:
+    """Each system beside ours that works like it, and only then the rest."""
+    rows = {row["key"]: row for row in result["systems"]}
+
+    def times(key: str, ours: str | None = None) -> str:
+        return f"{rows[key]['times_ours'][ours or rows[key]['like']]:.2f}"
+
     return wrap(
-        "Times ours: how many times as long as this project's packed model in the same precision (int8: with the "
-        f"head), taken within each of {result['rounds']} rounds; the median of these need not be the ratio of the "
-        "medians. Every fp32 system finds the same tokens. OpenVINO GenAI is ahead. One difference is that it compiles "
-        "the whole forward into one graph, where the loop here starts every operation from Python; and its int8, "
-        "unlike ours, also computes in bf16 and keeps the cache in 8 bits where the processor can."
+        f"Like with like, in fp32: beside our static batches, `generate` takes {times('transformers-static')} times as "
+        f"long and CTranslate2 {times('ctranslate2-fp32')} times. Beside our continuous batching on the same weights, "
+        f"transformers' manager takes {times('transformers-manager')} times as long with 8 slots, which is what ours "
+        f"has, and {times('transformers-manager-open', 'ours-continuous')} times with as many as it likes. Beside our "
+        f"packed models, OpenVINO takes {times('openvino-fp32')} times as long in fp32, {times('openvino-bf16')} in "
+        f"bf16 and {times('openvino-int8')} in int8. Our packed model is faster than transformers because it is "
+        f"packed: beside it in fp32, transformers' manager takes {times('transformers-manager', 'ours-packed')} and "
+        f"{times('transformers-manager-open', 'ours-packed')} times as long."
     )
 
 
-def wrap(text: str) -> str:
+def peers_table(result: dict[str, Any]) -> str:
+    """A row per system, slowest first: how long, also beside ours that works like it and beside ours, packed."""
+    header = ["System", "Weights", "Batching", "Seconds", "Times ours, alike", "Times ours, packed", "Same answers"]
+    rows = []
+    for row in sorted(result["systems"], key=lambda row: -row["median_s"]):
+        like = row["times_ours"].get(row["like"])
+        rows.append(
+            [
+                row["label"],
+                row["precision"],
+                row["batching"],
+                f"{row['median_s']:.2f}",
+                f"{like:.2f}" if like else "",
+                f"{row['times_ours'][BASELINES[row['precision']]]:.2f}",
+                f"{row['tokens']['equal_requests']} of {row['tokens']['requests']}",
+            ]
+        )
+    return markdown(header, rows)
+
+
+def peers_caption(result: dict[str, Any]) -> str:
+    """What the columns of `peers_table` mean."""
+    exact = all(
+        row["tokens"]["equal_requests"] == row["tokens"]["requests"]
+        for row in result["systems"]
+        if row["precision"] == "fp32"
+    )
+    tokens = "Every fp32 system finds the same tokens." if exact else "Not every fp32 system finds the same tokens."
+    return wrap(
+        "Times ours: how many times as long as this project takes, within each of "
+        f"{result['rounds']} rounds; the median of these need not be the ratio of the medians. Alike: beside ours with "
+        "the same slots, batching and precision, packed for OpenVINO, which compiles the model before it serves, and "
+        "as it is for the others; we have no static int8. Packed: beside our packed model in the same precision (int8: "
+        f"with the head), by continuous batching, whatever the system does. {tokens} One difference to OpenVINO is "
+        "that it compiles the whole forward into one graph, where the loop here starts every operation from Python; "
+        "and its int8, unlike ours, also computes in bf16 and keeps the cache in 8 bits where the processor can."
+    )
+
+
+# --- Markdown ----------------------------------------------------------------------------------------
+
+
+def by_name(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rungs by their names."""
+    return {row["name"]: row for row in result["rungs"]}
+
+
+def step_ratio(row: dict[str, Any], rows: int) -> float:
+    """How many times as long as a decode step of one row one with so many rows takes."""
+    return row["decode_step_s"][str(rows)] / row["decode_step_s"]["1"]
+
+
+def megabytes(row: dict[str, Any]) -> str:
+    """What one forward reads."""
+    return f"{row['bytes_read_per_forward'] / 1e6:.1f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def wrap(text: str, indent: str = "") -> str:
     """Lines as long as those of the notes."""
-    return "\n".join(textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent))
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table with numbers on the right."""
-    numeric = [all(row[column][:1].isdigit() for row in rows) for column in range(len(header))]
+    columns = [[row[column] for row in rows] for column in range(len(header))]
+    numeric = [all(cell[:1].isdigit() or not cell for cell in column) for column in columns]
     rule = ["---:" if right else "---" for right in numeric]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
-def main() -> None:
-    """Print the tables."""
-    ladder, peers = read("ladder-cpu.json"), read("peers-cpu.json")
-    for part in (ladder_table(ladder), decode_step_table(ladder), decode_step_caption(ladder)):
-        print(part, end="\n\n")
-    for part in (peers_table(peers), peers_caption(peers)):
-        print(part, end="\n\n")
+# --- The pages ---------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """What stands between two comments of a page: a function of a results file."""
+
+    page: str
+    make: Callable[[dict[str, Any]], str]
+    results: str
+
+    @property
+    def text(self) -> str:
+        """What belongs there, with the comments around it."""
+        return f"<!-- measured: {self.make.__name__} -->\n\n{self.make(read(self.results))}\n\n<!-- end -->"
+
+
+BLOCKS = (
+    Block("README.md", ladder_table, "ladder-cpu.json"),
+    Block("README.md", ladder_reading, "ladder-cpu.json"),
+    Block("notes/Lesson_0.md", count_and_clock, "ladder-cpu.json"),
+    Block("notes/Lesson_0.md", answers_text, "ladder-cpu.json"),
+    Block("notes/Lesson_0.md", decode_step_table, "ladder-cpu.json"),
+    Block("notes/Lesson_0.md", decode_step_caption, "ladder-cpu.json"),
+    Block("notes/Lesson_0.md", peers_reading, "peers-cpu.json"),
+    Block("notes/Lesson_0.md", peers_table, "peers-cpu.json"),
+    Block("notes/Lesson_0.md", peers_caption, "peers-cpu.json"),
+)
+
+
+def put_into(page: str, block: Block) -> str:
+    """The page's text with this block as it should be. Raises ValueError if the page has no place for it."""
+    start = re.escape(f"<!-- measured: {block.make.__name__} -->")
+    changed, places = re.subn(f"{start}.*?<!-- end -->", lambda _: block.text, page, flags=re.DOTALL)
+    if places != 1:
+        raise ValueError(f"{block.page} has {places} places for {block.make.__name__}; it must have one")
+    return changed
+
+
+def write_pages(root: Path = ROOT) -> list[str]:
+    """Put every block into its page. Returns the names of the pages that have changed."""
+    changed = []
+    for name in dict.fromkeys(block.page for block in BLOCKS):
+        path = root / name
+        old = text = path.read_text(encoding="utf-8")
+        for block in BLOCKS:
+            text = put_into(text, block) if block.page == name else text
+        if text != old:
+            path.write_text(text, encoding="utf-8")
+            changed.append(name)
+    return changed
+
+
+def draw_figures() -> list[str]:
+    """Draw the figures of the ladder and of the peers again. Returns their names."""
+    folder = ROOT / "notes" / "figures"
+    sys.path[:0] = [str(folder), str(ROOT / "code")]
+    from matplotlib import rc_context
+
+    import lesson_0
+    from canvas import set_style
+    from draw import DRAWINGS
+
+    drawings = [drawing for drawing in DRAWINGS if drawing.draw in (lesson_0.ladder, lesson_0.peers)]
+    with rc_context():
+        set_style()
+        for drawing in drawings:
+            drawing.draw().save(folder / drawing.file_name, drawing.alt)
+    return [drawing.file_name for drawing in drawings]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Tables and sentences from the benchmarks' results.")
+    parser.add_argument("--write", action="store_true", help="put them into README and notes, and draw the figures")
+    if not parser.parse_args(arguments).write:
+        print("\n\n".join(block.text for block in BLOCKS))
+        return
+    changed = [*write_pages(), *draw_figures()]
+    print(f"written: {', '.join(changed)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""benchmarks/ladder.py: every rung serves the same requests, and the JSON says what was measured."""
+"""The ladder: every rung serves the same requests, is what its name says, and the JSON says what was measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
 import ladder
+import results_file
+import rung_memory
+import rung_quality
+import rung_steps
+import rungs
+import utils
 from conftest import tiny_model
+from workload import COURSE, QUICK
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +34,15 @@ def result(tmp_path_factory, tokenizer) -> dict[str, Any]:
     tiny_model("gpt2").float().save_pretrained(folder / "tiny")
     tokenizer.save_pretrained(folder / "tiny")
     out = folder / "ladder.json"
-    assert ladder.main(["--quick", "--model", str(folder / "tiny"), "--out", str(out)]) == 0
+    command = ["--quick", "--model", str(folder / "tiny"), "--out", str(out)]
+    assert ladder.main(command) == 0
     assert [path.name for path in folder.iterdir() if path.suffix == ".unfinished"] == []
     return json.loads(out.read_text())
 
 
 def test_rungs_up_to_packed_fp32_change_no_token(result):
     rows = {row["name"]: row for row in result["rungs"]}
-    assert list(rows) == [rung.name for rung in ladder.RUNGS]
+    assert list(rows) == [rung.name for rung in rungs.RUNGS]
     exact = [row for row in rows.values() if row["exact"]]
     assert len(exact) == 5 and all(row["same_answers"] == result["requests"] for row in exact)
     assert all(0 <= row["same_answers"] <= result["requests"] for row in rows.values())
@@ -48,7 +56,7 @@ def test_forwards_are_those_that_can_be_counted(result):
     assert forwards["one at a time, no cache"] == forwards["KV cache"] == result["tokens"]
     assert forwards["static batches"] == 2 * per_batch
     assert per_batch <= forwards["continuous batching"] < forwards["static batches"]
-    assert len({forwards[rung.name] for rung in ladder.RUNGS[3:]}) == 1
+    assert len({forwards[rung.name] for rung in rungs.RUNGS[3:]}) == 1
 
 
 def test_rates_and_ratios_follow_from_the_seconds(result):
@@ -84,44 +92,149 @@ def test_what_serving_adds_to_the_model_is_measured_for_short_and_long_queues(re
 
 
 def test_the_course_workload_is_the_courses():
-    requests = ladder.COURSE.make(100)
+    requests = COURSE.make(100)
     assert [request.max_tokens for request in requests] == [100 if i % 8 == 0 else 10 for i in range(32)]
     assert {len(request.prompt) for request in requests} == {7}
     assert len({tuple(request.prompt) for request in requests}) == 32
 
 
-def test_a_rung_that_changes_a_token_is_not_timed(gpt2, monkeypatch):
+def test_a_rung_that_changes_a_token_is_reported_and_ends_nothing(gpt2):
     def corrupt(model):
-        changed = tiny_model("gpt2", seed=1)
-        return changed.float()
+        return tiny_model("gpt2", seed=1).float()
 
-    rungs = (ladder.RUNGS[1], dataclasses.replace(ladder.RUNGS[3], prepare=corrupt))
-    monkeypatch.setattr(ladder, "RUNGS", rungs)
-    with pytest.raises(AssertionError, match="'continuous batching' changes a token"):
-        ladder.climb(gpt2.float(), ladder.QUICK, "cpu", 1, quality=False, memory=False)
+    model, requests = gpt2.float(), QUICK.make(100)
+    changed = dataclasses.replace(rungs.RUNGS[3], prepare=corrupt)
+    models, _ = rungs.prepare_models([rungs.RUNGS[1], changed], model)
+    measured = ladder.measure_rungs([rungs.RUNGS[1], changed], models, requests, QUICK.slots, 1, "cpu")
+    rows = [
+        ladder.row_of(rung, [rungs.RUNGS[1], changed], models[rung.name], requests, measured)
+        for rung in (rungs.RUNGS[1], changed)
+    ]
+    assert rows[0]["same_answers"] == len(requests) > rows[1]["same_answers"]
+    result = {"rungs": rows, "requests": len(requests), "left_out": []}
+    (remark,) = ladder.remarks(result)
+    assert remark == f"continuous batching: {rows[1]['same_answers']} of 8 answers are the same (sums in another order)"
+
+
+# --- Packed, or not called so ------------------------------------------------------------------------
+
+
+def test_packed_rungs_are_packed_and_the_others_are_not(result):
+    layers = 2 * 4 + 1  # four linear layers in each of two blocks, and the output head
+    for row, rung in zip(result["rungs"], rungs.RUNGS, strict=True):
+        assert row["packed_layers"] == (layers if rung.packed else 0), row["name"]
+    assert result["left_out"] == []
+
+
+def without_a_kernel(monkeypatch, kind: str) -> None:
+    """A machine that lacks the kernel of one kind of packed layer."""
+
+    def refuse(*_: Any) -> None:
+        raise NotImplementedError("no such kernel")
+
+    monkeypatch.setattr(getattr(utils, kind), "__init__", refuse)
+
+
+def test_a_rung_that_cannot_be_packed_is_left_out_and_named(gpt2, monkeypatch):
+    without_a_kernel(monkeypatch, "PackedLinear")
+    models, left_out = rungs.prepare_models(rungs.RUNGS, gpt2.float())
+    assert [row["name"] for row in left_out] == ["packed weights, fp32", "packed weights, bf16"]
+    assert left_out[0]["reason"].startswith("9 of 9 linear layers could not be packed")
+    assert list(models) == [rung.name for rung in rungs.RUNGS if rung.name not in {row["name"] for row in left_out}]
+    remarks = ladder.remarks({"left_out": left_out, "rungs": [], "requests": 8})
+    assert remarks[0].startswith("left out: packed weights, fp32 (9 of 9 linear layers")
+
+
+def test_a_model_that_is_packed_in_part_is_not_called_packed(gpt2):
+    part = utils.pack_model(gpt2.float(), skip=["lm_head"])
+    assert rungs.why_not_packed(part).startswith("1 of 9 linear layers could not be packed")
+    assert rungs.why_not_packed(utils.pack_model(gpt2.float())) is None
+    assert rungs.why_not_packed(torch.nn.GELU()) is not None
+
+
+def test_on_a_gpu_there_is_no_packed_rung():
+    assert not any(rung.packed or "packed" in rung.name for rung in rungs.rungs_for("cuda"))
+
+
+# --- What may be written where -----------------------------------------------------------------------
+
+
+def test_rounds_are_counted_not_claimed(gpt2, monkeypatch):
+    monkeypatch.setenv("COURSE_REPEATS", "2")
+    result = ladder.climb(gpt2.float(), QUICK, "cpu", 5, quality=False, memory=False, queue_lengths=())
+    assert result["rounds"] == 2 and all(len(row["seconds"]) == 2 for row in result["rungs"])
+    assert all(row["decode_steps_timed"] == 2 for row in result["rungs"])
+
+
+@pytest.mark.parametrize("script", ["ladder", "peers"])
+def test_a_capped_run_does_not_replace_published_results(script, monkeypatch, capsys, tmp_path):
+    parse = __import__(script).parse_arguments
+    monkeypatch.setenv("COURSE_REPEATS", "1")
+    with pytest.raises(SystemExit):
+        parse([])
+    said = capsys.readouterr().err
+    assert "COURSE_REPEATS is set to 1, which leaves out rounds" in said
+    assert f"would replace benchmarks/results/{script}-cpu.json" in said
+    assert "unset COURSE_REPEATS, or name another file with --out" in said
+    assert parse(["--out", str(tmp_path / "a.json")]).out == tmp_path / "a.json"
+    assert parse(["--quick"]).out.parent == results_file.BUILD
+    with pytest.raises(SystemExit):
+        parse(["--quick", "--out", str(results_file.RESULTS / "a.json")])
+    monkeypatch.delenv("COURSE_REPEATS")
+    assert parse([]).out == results_file.RESULTS / f"{script}-cpu.json"
+    with pytest.raises(SystemExit):
+        parse(["--repeats", "2"])
+    assert "takes 3 rounds or more; name another file with --out" in capsys.readouterr().err
+
+
+def test_another_model_does_not_replace_published_results():
+    assert ladder.parse_arguments(["--model", "gpt2"]).out == results_file.BUILD / "ladder-cpu.json"
+
+
+def test_an_incomplete_result_does_not_replace_a_published_one(capsys, tmp_path):
+    published = results_file.RESULTS / "ladder-cpu.json"
+    assert results_file.where_to_write(published, []) == published
+    assert results_file.where_to_write(tmp_path / "a.json", ["KV cache"]) == tmp_path / "a.json"
+    assert capsys.readouterr().out == ""
+    assert results_file.where_to_write(published, ["KV cache"]) == results_file.BUILD / "ladder-cpu.json"
+    assert capsys.readouterr().out == (
+        "benchmarks/results/ladder-cpu.json stays as it is, because this run lacks KV cache; "
+        "it is in build/ladder-cpu.json instead\n"
+    )
+
+
+# --- The parts ---------------------------------------------------------------------------------------
 
 
 def test_an_embedding_that_is_only_looked_up_is_not_read(gpt2):
-    whole = ladder.size_in_bytes(gpt2)
-    assert ladder.bytes_read(gpt2) == whole  # tied: the head reads it
-    packed = ladder.pack_model(gpt2.float())
-    assert ladder.bytes_read(packed) < ladder.size_in_bytes(packed)
+    whole = utils.size_in_bytes(gpt2)
+    assert rung_steps.bytes_read(gpt2) == whole  # tied: the head reads it
+    packed = utils.pack_model(gpt2.float())
+    assert rung_steps.bytes_read(packed) < utils.size_in_bytes(packed)
 
 
 def test_packed_fp32_leaves_the_storyteller_alone_and_int8_nearly():
-    first, packed, _, int8 = ladder.storyteller_quality(ladder.RUNGS[3:], "cpu")
+    sample, (first, packed, _, int8) = rung_quality.storyteller_quality(rungs.RUNGS[3:], "cpu")
     assert packed["storyteller_same_answers"] == packed["storyteller_answers"] == 32
     assert packed["storyteller_perplexity"] == pytest.approx(first["storyteller_perplexity"], abs=2e-3)
     assert int8["storyteller_perplexity"] == pytest.approx(first["storyteller_perplexity"], rel=0.01)
+    committed = json.loads((results_file.RESULTS / "ladder-cpu.json").read_text(encoding="utf-8"))
+    assert sample == committed["storyteller_sample"]
 
 
 def test_peak_memory_sees_what_was_there_only_for_a_while():
     process = psutil.Process()
     before = process.memory_info().rss
-    with ladder.PeakMemory(process) as peak:
+    with rung_memory.PeakMemory(process) as peak:
         block = np.ones(100_000_000, dtype=np.uint8)
         torch.ones(10).sum()
         for _ in range(20):
             block += 1
         del block
     assert peak.rss - before > 80_000_000
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_a_process_of_its_own():
+    memory = rung_memory.memory_of("packed int8, head too", "cpu")
+    assert 1e8 < memory["resident_bytes"] <= memory["peak_bytes"] < 5e8

@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
 import ladder
+import peer_processes
 import peers
 from helpers import Request
-from ladder import COURSE
+from workload import COURSE, tiny_gpt2
 
 QUICK = [sys.executable, str(ROOT / "benchmarks" / "peers.py"), "--quick", "--peers-python", "no-such-python"]
 
@@ -30,7 +31,7 @@ def result(tmp_path_factory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("peers") / "peers.json"
     run = subprocess.run([*QUICK, "--out", str(path)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "x fp32" in run.stdout
+    assert "x fp32" in run.stdout and "x like" in run.stdout
     assert str(ROOT) not in path.read_text()
     return json.loads(path.read_text()) | {"stdout": run.stdout}
 
@@ -47,6 +48,7 @@ def test_every_system_of_this_environment_was_served_and_timed(result):
         assert row["tokens_per_s"] == pytest.approx(result["tokens"] / row["median_s"])
         assert row["times_ours"].keys() == ours
         assert row["times_ours"].get(row["key"], 1) == 1
+        assert row["like"] is None or row["like"] in ours
         assert row["label"] in result["stdout"]
 
 
@@ -76,6 +78,7 @@ def test_what_is_not_installed_is_named_as_skipped(result):
         assert f"skipped: {row['label']} {row['precision']} (not installed" in result["stdout"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to a whole console, not to one process")
 def test_ctrl_c_ends_the_workers_and_writes_nothing(tmp_path):
     path = tmp_path / "peers.json"
     process = subprocess.Popen([*QUICK, "--out", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -96,33 +99,119 @@ def test_ctrl_c_ends_the_workers_and_writes_nothing(tmp_path):
     assert not path.exists() and not folder.exists()
 
 
+# --- Processes ---------------------------------------------------------------------------------------
+
+
 @pytest.fixture
-def company():
+def pool():
     """One system of ours and one of a library that nobody has."""
     unknown = peers.System("nobody", "fp32", "Nobody", "fp32", "static")
-    with peers.Company([unknown, peers.SYSTEMS[-1]]) as company:
-        yield company
+    with peers.WorkerPool([unknown, peers.SYSTEMS[-1]]) as pool:
+        yield pool
 
 
-def test_a_library_that_fails_to_load_leaves_the_others_alone(company, tmp_path):
-    peers.tiny_gpt2().save_pretrained(tmp_path / "model")
-    company.load(tmp_path, 2, 1, "cpu", Path(sys.executable))
-    assert company.skipped == {"nobody-fp32": "ModuleNotFoundError: No module named 'peer_nobody'"}
-    (ours,) = company.systems
-    served = company.serve(ours, [Request([1, 2], 3)])
+def test_a_library_that_fails_to_load_leaves_the_others_alone(pool, tmp_path):
+    tiny_gpt2().save_pretrained(tmp_path / "model")
+    here = Path(sys.executable)
+    pool.load({"nobody": here, "ours": here}, peers.Setting(tmp_path, slots=2, threads=1))
+    assert pool.skipped == {"nobody-fp32": "ModuleNotFoundError: No module named 'peer_nobody'"}
+    (ours,) = pool.systems
+    served = pool.serve(ours, [Request([1, 2], 3)])
     assert len(served.tokens) == 1 and len(served.tokens[0]) == 3 and served.seconds > 0
-    assert company.serve(ours, [Request([1, 2], 1000)]) is None
-    assert company.systems == [] and "1000" in company.skipped[ours.key]
+    assert pool.serve(ours, [Request([1, 2], 1000)]) is None
+    assert pool.systems == [] and "1000" in pool.skipped[ours.key]
 
 
-def test_a_worker_that_dies_is_skipped_with_its_last_words(company, tmp_path):
-    broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
-    broken.chmod(0o755)
-    company.workers["nobody"] = peers.Worker(broken, "nobody", ["fp32"], tmp_path, 2, 1, "cpu")
-    assert company.serve(company.systems[0], [Request([1, 2], 3)]) is None
-    assert company.skipped == {"nobody-fp32": "the process ended with status 3: out of order"}
-    assert [system.library for system in company.systems] == ["ours"] and company.workers == {}
+@pytest.fixture
+def worker(tmp_path, monkeypatch):
+    """Starts a worker that runs this text instead of peer_worker.py."""
+    started: list[peers.Worker] = []
+
+    def start(program: str) -> peers.Worker:
+        (tmp_path / "peer_worker.py").write_text(program)
+        monkeypatch.setattr(peer_processes, "__file__", str(tmp_path / "peer_processes.py"))
+        started.append(peer_processes.Worker(Path(sys.executable), "nobody", ["fp32"], peers.Setting(tmp_path, 2, 1)))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if not one.log.closed:
+            one.stop()
+
+
+def test_a_worker_that_dies_is_skipped_with_the_reason_it_gave(pool, worker):
+    pool.workers["nobody"] = worker("import sys; print('out of order', file=sys.stderr); sys.exit(3)")
+    assert pool.serve(pool.systems[0], [Request([1, 2], 3)]) is None
+    assert pool.skipped == {"nobody-fp32": "the process ended with status 3: out of order"}
+    assert [system.library for system in pool.systems] == ["ours"] and pool.workers == {}
+
+
+def test_a_worker_that_does_not_answer_is_not_waited_for(worker):
+    silent = worker("import time; time.sleep(60)")
+    with pytest.raises(peer_processes.WorkerError, match=r"no answer within 0\.1 s"):
+        silent.answer(within_s=0.1)
+    silent.stop()
+    assert silent.process.returncode is not None
+
+
+def test_answers_come_back_in_order_whatever_their_length(worker):
+    echo = worker("import sys\nfor line in sys.stdin: print(line, end='', flush=True)")
+    for size in (1, 1_000_000, 2):  # a pipe holds far less than a million numbers
+        assert echo.ask({"tokens": list(range(size))}) == {"tokens": list(range(size))}
+
+
+def test_nothing_of_the_peers_is_for_one_system_only(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    assert peer_processes.python_of(Path("env")) == Path("env/Scripts/python.exe")
+    assert peer_processes.in_a_group_of_its_own() == {"creationflags": 512}
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert peer_processes.python_of(Path("env")) == Path("env/bin/python")
+    assert peer_processes.in_a_group_of_its_own() == {"start_new_session": True}
+
+
+def test_workers_see_neither_a_network_nor_a_cap_on_rounds(monkeypatch):
+    monkeypatch.setenv("COURSE_REPEATS", "1")
+    seen = peer_processes.worker_environment(3)
+    assert "COURSE_REPEATS" not in seen and seen["HF_HUB_OFFLINE"] == "1" and seen["OMP_NUM_THREADS"] == "3"
+
+
+# --- Systems and answers -----------------------------------------------------------------------------
+
+
+def test_every_system_is_compared_with_one_of_ours_that_works_like_it():
+    systems = {system.key: system for system in peers.SYSTEMS}
+    for system in peers.SYSTEMS:
+        if system.like is not None:
+            ours = systems[system.like]
+            assert ours.library == "ours" and system.library != "ours"
+            assert (ours.precision, ours.batching) == (system.precision, system.batching)
+            assert ours.variant.startswith("packed") == (system.library == "openvino")
+    (manager,) = peers.chosen(["transformers-manager"])
+    assert {"ours-continuous", "ours-packed"} <= {system.key for system in peers.with_baselines([manager])}
+
+
+def test_a_system_of_ours_that_is_not_packed_is_not_served_as_packed(monkeypatch):
+    import peer_ours
+    import utils
+
+    model = tiny_gpt2()
+    assert peer_ours.prepare("continuous", model) is model
+    peer_ours.prepare("packed", model)
+
+    def refuse(*_: Any) -> None:
+        raise NotImplementedError("no such kernel")
+
+    monkeypatch.setattr(utils.PackedLinear, "__init__", refuse)
+    with pytest.raises(ValueError, match="9 of 9 linear layers could not be packed"):
+        peer_ours.prepare("packed", model)
+
+
+def test_less_than_a_whole_run_goes_to_another_file():
+    for some in (["--peers", "ctranslate2"], ["--slots", "4"], ["--threads", "1"], ["--quick"]):
+        assert peers.parse_arguments(some).out.parent == peers.BUILD, some
+    assert peers.parse_arguments([]).out == peers.RESULTS / "peers-cpu.json"
+    assert peers.parse_arguments(["--workload", "equal"]).out == peers.RESULTS / "peers-equal-cpu.json"
 
 
 def test_workloads_differ_in_budgets_only():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,43 +11,85 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
-import ladder
 import peers
 import report
+import rungs
 
 
 def text_of(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("page", "table", "results"),
-    [
-        ("README.md", report.ladder_table, "ladder-cpu.json"),
-        ("notes/Lesson_0.md", report.decode_step_table, "ladder-cpu.json"),
-        ("notes/Lesson_0.md", report.decode_step_caption, "ladder-cpu.json"),
-        ("notes/Lesson_0.md", report.peers_table, "peers-cpu.json"),
-        ("notes/Lesson_0.md", report.peers_caption, "peers-cpu.json"),
-    ],
-)
-def test_tables_are_those_of_the_results(page, table, results):
-    expected = table(report.read(results))
-    assert expected.count("\n") > 2
-    assert expected in text_of(page), f"{page} does not show {results}; run benchmarks/report.py and paste its table"
+@pytest.mark.parametrize("block", report.BLOCKS, ids=lambda block: block.make.__name__)
+def test_pages_show_what_the_results_say(block):
+    assert len(block.text) > 100
+    assert block.text in text_of(block.page), (
+        f"{block.page} does not show {block.results}; run benchmarks/report.py --write"
+    )
+
+
+def test_every_place_on_a_page_has_its_block():
+    for page in ("README.md", "notes/Lesson_0.md"):
+        names = [block.make.__name__ for block in report.BLOCKS if block.page == page]
+        assert re.findall(r"<!-- measured: (\w+) -->", text_of(page)) == names
+
+
+@pytest.fixture
+def copy_of_pages(tmp_path) -> Path:
+    """The pages in a folder of their own."""
+    (tmp_path / "notes").mkdir()
+    for page in ("README.md", "notes/Lesson_0.md"):
+        (tmp_path / page).write_text(text_of(page), encoding="utf-8")
+    return tmp_path
+
+
+def test_pages_are_written_where_they_differ(copy_of_pages):
+    assert report.write_pages(copy_of_pages) == []
+    readme = copy_of_pages / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8").replace("32 of 32", "31 of 32"), encoding="utf-8")
+    assert report.write_pages(copy_of_pages) == ["README.md"]
+    assert readme.read_text(encoding="utf-8") == text_of("README.md")
+
+
+def test_a_page_without_a_place_for_a_table_is_an_error(copy_of_pages):
+    readme = copy_of_pages / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8").replace("<!-- measured: ladder_table -->", ""))
+    with pytest.raises(ValueError, match="has 0 places for ladder_table"):
+        report.write_pages(copy_of_pages)
+
+
+def test_sentences_follow_the_numbers():
+    ladder = report.read("ladder-cpu.json")
+    static = next(row for row in ladder["rungs"] if row["name"] == "static batches")
+    kv = next(row for row in ladder["rungs"] if row["name"] == "KV cache")
+    static["median_s"] = 2 * kv["median_s"]
+    assert "Static batches lose here" in report.static_batches_text(ladder, "there.md")
+    static["median_s"] = kv["median_s"] / 2
+    gain = report.static_batches_text(ladder, "there.md")
+    assert "lose" not in gain and "less of a gain than 400 forwards instead of 680 promise" in gain
+    assert "no answer changes by a single token" in report.answers_text(ladder)
+    kv["same_answers"] = 30
+    assert "30 of 32 answers stay" in report.answers_text(ladder)
+
+
+def test_positions_are_those_that_lesson_0_counts():
+    one = {"requests": 1, "prompt_tokens": 7, "long_tokens": 100, "short_tokens": 10, "every": 8}
+    assert report.positions(one, cached=False) == 5650 and report.positions(one, cached=True) == 106
 
 
 def test_a_table_puts_numbers_on_the_right():
-    assert report.markdown(["a", "b"], [["x", "1.0"], ["y", "2"]]) == (
-        "| a | b |\n| --- | ---: |\n| x | 1.0 |\n| y | 2 |"
+    assert report.markdown(["a", "b"], [["x", "1.0"], ["y", ""]]) == (
+        "| a | b |\n| --- | ---: |\n| x | 1.0 |\n| y |  |"
     )
 
 
 def test_the_committed_ladder_is_a_whole_run():
     result = report.read("ladder-cpu.json")
     assert result["requests"] == 32 and result["tokens"] == 680 and result["device"] == "cpu"
-    assert [row["name"] for row in result["rungs"]] == [rung.name for rung in ladder.RUNGS]
+    assert [row["name"] for row in result["rungs"]] == [rung.name for rung in rungs.RUNGS]
+    assert result["rounds"] >= 3 and result["left_out"] == []
     for row in result["rungs"]:
-        assert len(row["seconds"]) >= 3 and row["resident_bytes"] > 1e8
+        assert len(row["seconds"]) == result["rounds"] and row["resident_bytes"] > 1e8
         assert row["same_answers"] == result["requests"] or not row["exact"]
         assert row["storyteller_perplexity"] == pytest.approx(result["rungs"][0]["storyteller_perplexity"], rel=0.01)
     assert [queue["requests"] for queue in result["queues"]] == [32, 1000, 10_000]
@@ -58,6 +101,8 @@ def test_the_committed_peers_are_all_there_and_fp32_has_our_tokens():
     assert result["skipped"] == [] and result["rounds"] >= 3
     for row in result["systems"]:
         assert row["tokens"]["equal_requests"] == result["requests"] or row["precision"] != "fp32"
+        assert len(row["seconds"]) == result["rounds"]
+    assert {row["key"]: row["like"] for row in result["systems"]} == {s.key: s.like for s in peers.SYSTEMS}
 
 
 def test_results_tell_no_paths():

@@ -102,9 +102,8 @@ def document_losses(model: PreTrainedModel, encoded: list[list[int]], batch: int
     results: list[tuple[float, int]] = [(0.0, 0)] * len(encoded)
     for part in tqdm(list(chunks(order, batch)), desc="held-out loss", unit="batch"):
         rows = [torch.tensor([end_of_text, *encoded[index], end_of_text][: context + 1]) for index in part]
-        ids = torch.nn.utils.rnn.pad_sequence(
-            rows, batch_first=True, padding_value=-100
-        )  # (B, S + 1), padded on the right
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+        ids = padded.to(model.device)  # (B, S + 1), padded on the right
         inputs = ids[:, :-1].clamp(min=0)
         logits = model(input_ids=inputs, attention_mask=(ids[:, :-1] >= 0).long(), use_cache=False).logits  # (B, S, V)
         losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none", ignore_index=-100).sum(

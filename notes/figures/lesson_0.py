@@ -171,14 +171,16 @@ def ladder() -> Sheet:
         sheet.text(speed, y + 11, f"{rung['tokens_per_s']:.0f}", ha="right")
         sheet.text(gain, y + 11, f"{rung['times_the_first']:.1f}", ha="right")
     bottom = top + 32 * len(rungs)
-    same = [f"{rung['same_answers']} of {requests}" for rung in rungs if not rung["exact"]]
-    rounded = f"weights rounded: {' and '.join(same)} answers the same"
-    sheet.key(20, bottom + 16, [(SOLID_BLUE, "the same tokens, every one", 225), (HATCHED_ORANGE, rounded, 300)])
+    rounded = [rung for rung in rungs if not rung["exact"]]
+    same = " and ".join(f"{rung['same_answers']}" for rung in rounded)
+    trained = " and ".join(f"{rung['storyteller_same_answers']}" for rung in rounded)
+    words = f"weights rounded: {same} of {requests} answers stay the same, {trained} of the storyteller's"
+    sheet.key(20, bottom + 16, [(SOLID_BLUE, "the same tokens, every one", 225), (HATCHED_ORANGE, words, 480)])
     sheet.note(
         20,
         bottom + 40,
         f"{requests} requests, {result['tokens']} tokens, {_conditions(result)}; "
-        f"median of {len(rungs[0]['seconds'])} rounds, rungs in turn",
+        f"median of {result['rounds']} rounds, rungs in turn",
     )
     return sheet
 
@@ -187,14 +189,22 @@ def peers() -> Sheet:
     """What benchmarks/peers.py has measured: the same workload on other libraries."""
     result = _read("peers-cpu.json")
     systems = sorted(result["systems"], key=lambda system: -system["median_s"])
-    slowest = systems[0]["median_s"]
-    ratio = {system["key"]: system["times_ours"]["ours-packed"] for system in systems}
+    times_ours = {system["key"]: system["times_ours"] for system in systems}
+    like = {system["key"]: system["times_ours"].get(system["like"]) for system in systems}
     sheet = Sheet(
-        112 + 26 * len(systems),
-        f"The same tokens in fp32: {ratio['transformers-static']:.1f} times as fast as generate, "
-        f"{ratio['openvino-fp32']:.1f} times as fast as OpenVINO",
+        132 + 26 * len(systems),
+        f"fp32, continuous: {like['transformers-manager']:.1f} times transformers' speed; "
+        f"packed, {like['openvino-fp32']:.1f} times OpenVINO's",
     )
-    left, room, top = 330, 380, 56
+    packed = [times_ours[key]["ours-packed"] for key in ("transformers-manager", "transformers-manager-open")]
+    sheet.note(
+        20,
+        50,
+        f"Beside our packed model, transformers' manager, which packs nothing, takes {packed[0]:.1f} times as long, "
+        f"and {packed[1]:.1f} times with as many slots as it likes.",
+    )
+    left, room, top = 330, 300, 76
+    slowest = systems[0]["median_s"]
     for index, system in enumerate(systems):
         y = top + 26 * index
         sheet.text(left - 72, y + 9, system["label"], ha="right")
@@ -203,10 +213,13 @@ def peers() -> Sheet:
         fill = SOLID_BLUE if system["library"] == "ours" else MID_GREY
         length = room * system["median_s"] / slowest
         sheet.cells([(left, y)], length, 18, fill)
-        sheet.text(left + length + 8, y + 9, f"{system['median_s']:.1f} s", size=SMALL)
+        beside = f"   {like[system['key']]:.2f} times ours" if like[system["key"]] else ""
+        sheet.text(left + length + 8, y + 9, f"{system['median_s']:.1f} s{beside}", size=SMALL)
     bottom = top + 26 * len(systems)
-    sheet.key(20, bottom + 12, [(SOLID_BLUE, "ours", 70), (MID_GREY, "others", 80)])
-    sheet.note(190, bottom + 12, "s: static batches    c: continuous batching")
+    sheet.key(
+        20, bottom + 12, [(SOLID_BLUE, "ours", 70), (MID_GREY, "others, and how many times as long as ours alike", 330)]
+    )
+    sheet.note(450, bottom + 12, "s: static batches    c: continuous batching")
     sheet.note(
         20,
         bottom + 34,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def turns_red(bug: Bug) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "code"
         shutil.copytree(ROOT / "code", copy, ignore=shutil.ignore_patterns("__pycache__"))
-        (Path(folder) / "models").symlink_to(ROOT / "models")
+        shutil.copytree(ROOT / "models", Path(folder) / "models", ignore=shutil.ignore_patterns("training"))
         module = copy / f"{bug.module}.py"
         module.write_text(with_bug(module.read_text(encoding="utf-8"), bug), encoding="utf-8")
         result = _run_test(bug.caught_by, copy)
@@ -50,10 +51,11 @@ def turns_red(bug: Bug) -> bool:
 
 def _run_test(test: str, code: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += ["-o", f"pythonpath={code} models/training tools tests", f"tests/{test}"]
+    # pytest takes this option apart like a shell's command line, in which Windows' backslashes would disappear.
+    command += ["-o", f"pythonpath={shlex.quote(code.as_posix())} models/training tools tests", f"tests/{test}"]
     # A process started by a test finds the copy before anything else, too.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", errors="replace")
 
 
 def run_all(bugs: Sequence[Bug]) -> Iterator[tuple[Bug, bool]]:

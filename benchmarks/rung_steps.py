@@ -1,0 +1,58 @@
+"""What a rung's seconds are made of: one decode step, what serving adds to the model's time, the bytes of a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedModel
+
+from helpers import Request, generate_next_token, init_batch, run_continuous
+from measure import Timing, interleaved, seconds_inside, timed
+from utils import size_in_bytes
+
+WARMUP_STEPS = 2
+
+
+def decode_steps(
+    models: dict[int, PreTrainedModel], row_counts: Sequence[int], repeats: int
+) -> dict[int, dict[int, Timing]]:
+    """How long one decode step of every model takes, for each number of rows in the batch; all are timed in turn."""
+    steps = {
+        (key, rows): stepper(model, rows, WARMUP_STEPS + repeats + 1)
+        for key, model in models.items()
+        for rows in row_counts
+    }
+    timings = interleaved(steps, repeats=repeats, warmup=WARMUP_STEPS, progress="decode steps")
+    return {key: {rows: timings[key, rows] for rows in row_counts} for key in models}
+
+
+def stepper(model: PreTrainedModel, rows: int, max_tokens: int) -> Callable[[], None]:
+    """Prefill a batch of so many rows; every call of what is returned then runs one decode step on it."""
+    batch = generate_next_token(init_batch([Request([1 + row] * 7, max_tokens) for row in range(rows)]), model)
+
+    def step() -> None:
+        nonlocal batch
+        batch = generate_next_token(batch, model)
+
+    return step
+
+
+def time_outside(model: PreTrainedModel, requests: list[Request], slots: int) -> dict[str, float]:
+    """What serving costs besides the model's forwards: queue, masks, argmax, merging and filtering the cache."""
+    with seconds_inside(model) as forwards:
+        timing = timed(lambda: run_continuous(requests, slots, model=model), repeats=1, warmup=0)
+    outside_s = timing.median_s - sum(forwards)
+    return {
+        "requests": len(requests),
+        "forwards": len(forwards),
+        "seconds_per_forward": outside_s / len(forwards),
+        "share_of_the_time": outside_s / timing.median_s,
+    }
+
+
+def bytes_read(model: PreTrainedModel) -> int:
+    """Bytes of weights that one forward reads: all of them, without an embedding that is only looked up."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tensors = [{id(t) for t in (*layer.parameters(), *layer.buffers())} for layer in (embedding, head)]
+    tied = bool(tensors[0] & tensors[1])
+    return size_in_bytes(model) - (0 if tied else size_in_bytes(embedding))
