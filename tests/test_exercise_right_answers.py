@@ -1,0 +1,278 @@
+"""Every check takes right answers that are written in other styles than the solutions."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from exercise_answers import CHECKS, changed, hand_in
+
+
+def positions_by_sending(prompt_length: int, new_tokens: int, use_cache: bool) -> int:
+    sent = total = 0
+    for length in range(prompt_length, prompt_length + new_tokens):
+        total += length - sent
+        sent = length if use_cache else 0
+    return total
+
+
+def floor_by_request(weight_bytes: float, kv_bytes_per_token: float, lengths: list[int], bytes_per_s: float) -> float:
+    seconds = weight_bytes / bytes_per_s
+    for length in lengths:
+        seconds += kv_bytes_per_token * length / bytes_per_s
+    return seconds * 1e3
+
+
+def tempered_by_row(logits: torch.Tensor, temperatures: torch.Tensor) -> torch.Tensor:
+    result = torch.zeros_like(logits)
+    for row in range(len(logits)):
+        if temperatures[row] == 0:
+            result[row, logits[row].argmax()] = 1
+        else:
+            shifted = logits[row] - logits[row].max()
+            result[row] = (shifted / temperatures[row]).exp()
+            result[row] /= result[row].sum()
+    return result
+
+
+def nucleus_by_counting(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    if top_p >= 1:
+        return logits.clone()
+    probabilities, columns = torch.softmax(logits, 1).sort(1, descending=True)
+    sizes = (probabilities.cumsum(1) < top_p).sum(1) + 1
+    ranks = columns.argsort(1)
+    return torch.where(ranks < sizes[:, None], logits, torch.tensor(-math.inf))
+
+
+def nucleus_row_by_row(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    kept = torch.full_like(logits, float("-inf"))
+    for row in range(logits.shape[0]):
+        probabilities = logits[row].double().softmax(0)
+        total = 0.0
+        for token in sorted(range(logits.shape[1]), key=lambda token: -logits[row, token]):
+            if total >= top_p and top_p < 1:
+                break
+            total += probabilities[token].item()
+            kept[row, token] = logits[row, token]
+    return kept
+
+
+def padded_with_torch(rows: list[list[int]], pad_id: int) -> list[torch.Tensor]:
+    reversed_rows = [torch.tensor(row[::-1]) for row in rows]
+    ids = nn.utils.rnn.pad_sequence(reversed_rows, batch_first=True, padding_value=pad_id).flip(1)
+    lengths = torch.tensor([len(row) for row in rows])
+    from_the_right = torch.arange(ids.shape[1] - 1, -1, -1)
+    return [ids, (from_the_right < lengths[:, None]).long()]
+
+
+def padded_with_lists(rows: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    width = len(max(rows, key=len))
+    return (
+        torch.LongTensor([[pad_id] * (width - len(row)) + row for row in rows]),
+        torch.LongTensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+    )
+
+
+def latencies_one_by_one(arrivals: list[float], batch_size: int, batch_s: float) -> list[float]:
+    ends: list[float] = []
+    for index in range(len(arrivals)):
+        if index % batch_size == 0:
+            full = arrivals[min(index + batch_size, len(arrivals)) - 1]
+            ends.append(max([full, *ends[-1:]]) + batch_s)
+    return [ends[index // batch_size] - arrival for index, arrival in enumerate(arrivals)]
+
+
+def percentile_by_definition(sent: list[float], times: list[list[float]], percent: float) -> float:
+    waits = [row[0] - at for row, at in zip(times, sent, strict=True)]
+    return min(wait for wait in waits if sum(other <= wait for other in waits) * 100 >= percent * len(waits))
+
+
+def percentile_with_numpy(sent: list[float], times: list[list[float]], percent: float) -> np.float64:
+    return np.percentile([row[0] - at for row, at in zip(times, sent, strict=True)], percent, method="inverted_cdf")
+
+
+def filtered_from_the_first_token(mask: torch.Tensor, finished: list[bool]) -> torch.Tensor:
+    kept = mask[[index for index, done in enumerate(finished) if not done]]
+    if len(kept) == 0:
+        return torch.zeros(0, 0, dtype=torch.long)
+    return kept[:, int(kept.argmax(dim=1).min()) :]
+
+
+def filtered_with_numpy(mask: torch.Tensor, finished: list[bool]) -> torch.Tensor:
+    kept = mask.numpy()[~np.array(finished)]
+    return torch.from_numpy(kept[:, kept.sum(axis=0) > 0])
+
+
+def admitted_by_totals(waiting: list[tuple[int, int]], free_slots: int, free_tokens: int) -> int:
+    totals = list(itertools.accumulate(prompt + answer for prompt, answer in waiting))
+    return min(free_slots, bisect.bisect_right(totals, free_tokens))
+
+
+def admitted_recursively(waiting: list[tuple[int, int]], free_slots: int, free_tokens: int) -> int:
+    if not waiting or free_slots == 0 or sum(waiting[0]) > free_tokens:
+        return 0
+    return 1 + admitted_recursively(waiting[1:], free_slots - 1, free_tokens - sum(waiting[0]))
+
+
+def mean_error_with_numpy(values: torch.Tensor, scale: float, zero_point: int, truncate: bool) -> float:
+    steps = values.double().numpy() / scale
+    codes = (np.floor(steps) if truncate else np.rint(steps)) + zero_point
+    return float(np.mean(codes - zero_point - steps))
+
+
+def int4_row_by_row(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    codes = torch.empty(weight.shape, dtype=torch.int8)
+    scales = torch.empty(len(weight), weight.shape[1] // group_size)
+    for row in range(len(weight)):
+        for group in range(scales.shape[1]):
+            part = slice(group * group_size, (group + 1) * group_size)
+            scales[row, group] = float(weight[row, part].abs().max()) / 7 or 1.0
+            codes[row, part] = torch.round(weight[row, part] / scales[row, group]).char()
+    return codes, scales
+
+
+def int4_by_repeating(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = weight.unfold(1, group_size, group_size).abs().amax(2) / 7
+    scale[scale == 0] = 1
+    return (weight / scale.repeat_interleave(group_size, dim=1)).round().to(torch.int8), scale
+
+
+def linear_in_int64(
+    x: torch.Tensor, x_scale: float, x_zero_point: int, weight: torch.Tensor, w_scale: torch.Tensor
+) -> torch.Tensor:
+    return ((x.long() - x_zero_point) @ weight.long().T).float() * w_scale[None, :] * x_scale
+
+
+def linear_in_floats(
+    x: torch.Tensor, x_scale: float, x_zero_point: int, weight: torch.Tensor, w_scale: torch.Tensor
+) -> torch.Tensor:
+    return F.linear((x.float() - x_zero_point) * x_scale, weight.float() * w_scale[:, None])
+
+
+def rank_by_trying(update: torch.Tensor, tolerance: float) -> int:
+    values = torch.linalg.svdvals(update.double())
+    rank = 0
+    while values[rank:].norm() > tolerance * values.norm():
+        rank += 1
+    return rank
+
+
+def rank_by_counting(update: torch.Tensor, tolerance: float) -> np.int64:
+    values = np.linalg.svd(update.double().numpy(), compute_uv=False)
+    tails = np.sqrt(np.cumsum(values[::-1] ** 2))[::-1]
+    return np.sum(tails > tolerance * np.sqrt(np.sum(values**2)))
+
+
+def merged_by_kind(layer: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
+    weight = layer.weight.detach().clone()
+    if isinstance(layer, Conv1D):
+        weight += scaling * a.T @ b.T
+    else:
+        weight += scaling * b @ a
+    return weight
+
+
+def merged_and_trainable(layer: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
+    update = (b @ a) * scaling
+    return layer.weight + (update if type(layer) is nn.Linear else update.t())
+
+
+def dora_row_by_row(
+    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, magnitude: torch.Tensor, alpha: float
+) -> torch.Tensor:
+    turned = weight + alpha * a.shape[0] ** -0.5 * (b @ a)
+    return torch.stack([length * row / row.norm() for length, row in zip(magnitude, turned, strict=True)])
+
+
+def dora_with_norms(
+    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, magnitude: torch.Tensor, alpha: float
+) -> torch.Tensor:
+    turned = torch.addmm(weight, b, a, alpha=alpha / math.sqrt(b.shape[1]))
+    return turned * (magnitude / torch.linalg.vector_norm(turned, dim=1)).unsqueeze(1)
+
+
+def updates_with_a_zero_adapter(
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: torch.Tensor, adapter: torch.Tensor
+) -> torch.Tensor:
+    a, b = torch.cat([a, torch.zeros_like(a[:1])]), torch.cat([b, torch.zeros_like(b[:1])])
+    scaling = torch.cat([scaling, torch.ones(1)])
+    return torch.einsum("bti,bri,bor,b->bto", x, a[adapter], b[adapter], scaling[adapter])
+
+
+def updates_row_by_row(
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: torch.Tensor, adapter: torch.Tensor
+) -> torch.Tensor:
+    result = torch.zeros(*x.shape[:2], b.shape[1])
+    for row, index in enumerate(adapter):
+        if index >= 0:
+            result[row] = scaling[index] * x[row] @ a[index].T @ b[index].T
+    return result
+
+
+RIGHT: dict[str, list[Any]] = {
+    "check_kv_cache": [(np.int64(131072), 27.0)],
+    "check_positions_processed": [
+        positions_by_sending,
+        lambda p, n, cached: sum(p + i if i == 0 or not cached else 1 for i in range(n)),
+    ],
+    "check_decode_floor": [
+        floor_by_request,
+        lambda w, kv, lengths, speed: 1e3 * np.sum([w, *(kv * np.array(lengths))]) / speed,
+    ],
+    "check_tempered": [tempered_by_row, lambda logits, t: (logits / t[:, None].clamp(min=1e-6)).softmax(dim=-1)],
+    "check_keep_top_p": [nucleus_by_counting, nucleus_row_by_row],
+    "check_padding_cells": [(np.int64(86), np.int64(29))],
+    "check_left_padded": [padded_with_torch, padded_with_lists],
+    "check_positions_of": [
+        lambda mask: (mask.cumsum(dim=1) - 1).clamp(min=0),
+        lambda mask: (mask.cumsum(-1) - 1) * mask,
+        lambda mask: torch.where(mask == 1, mask.cumsum(1) - 1, 0),
+    ],
+    "check_crossover_batch": [
+        lambda flops, speed, size: flops * size / (2 * speed),
+        lambda flops, speed, size: np.float64(flops) / speed / 2 * size,
+    ],
+    "check_batch_latencies": [latencies_one_by_one, changed("batch_latencies_s", lambda late, *_: tuple(late))],
+    "check_forward_counts": [(9, np.int64(6), Fraction(13, 18))],
+    "check_ttft_percentile": [percentile_by_definition, percentile_with_numpy],
+    "check_filtered_mask": [filtered_from_the_first_token, filtered_with_numpy],
+    "check_admitted_count": [admitted_by_totals, admitted_recursively],
+    "check_admission_order": [
+        lambda budgets, slots: np.argsort(budgets, kind="stable"),
+        lambda budgets, slots: [index for _, index in sorted((budget, i) for i, budget in enumerate(budgets))],
+    ],
+    "check_scale_and_zero_point": [(0.02, 100.0, np.int64(139))],
+    "check_grouped_bytes": [(30736384.0, Fraction(67, 16))],
+    "check_mean_error": [
+        mean_error_with_numpy,
+        changed("mean_error_steps", lambda error, *_: np.float32(error)),
+    ],
+    "check_grouped_int4": [int4_row_by_row, int4_by_repeating],
+    "check_integer_linear": [linear_in_int64, linear_in_floats],
+    "check_trainable_parameters": [(np.int64(294912), 2359296.0)],
+    "check_smallest_rank": [rank_by_trying, rank_by_counting],
+    "check_merged_weight": [merged_by_kind, merged_and_trainable],
+    "check_dora_weight": [dora_row_by_row, dora_with_norms],
+    "check_adapter_updates": [updates_with_a_zero_adapter, updates_row_by_row],
+}
+ACCEPTED = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
+
+
+@pytest.mark.parametrize(("name", "answer"), ACCEPTED, ids=[f"{n[6:]}-{i}" for i, (n, _) in enumerate(ACCEPTED)])
+def test_check_takes_right_answers_of_any_style(name: str, answer: Any) -> None:
+    assert hand_in(name, answer), hand_in(name, answer)
+
+
+def test_every_check_is_tried_with_two_right_answers() -> None:
+    """The solution, which test_exercises.py hands in, and at least one more."""
+    assert all(RIGHT[name] for name in CHECKS)
