@@ -296,6 +296,7 @@ def test_a_learner_reads_solves_saves_and_comes_back(clone: Path) -> None:
             type_into(page, cells.nth(place), IMPORT + answer + "\n\n" + BAR)
             run_selected(page, 1)
             cells.nth(place).locator("pre", has_text="after the bar").wait_for(timeout=60_000)
+            cells.nth(place).locator(".jupyter-widgets").first.wait_for()  # alive as long as its kernel
             page.keyboard.press("ControlOrMeta+s")
             page.locator(".jp-mod-dirty").wait_for(state="detached")
             assert wrong == []
@@ -307,9 +308,9 @@ def test_a_learner_reads_solves_saves_and_comes_back(clone: Path) -> None:
             cell = page.locator(".jp-Notebook-cell").nth(place)
             cell.scroll_into_view_if_needed()
             cell.locator("pre", has_text="after the bar").wait_for()
-            assert "exercises import" in cell.inner_text()
-            assert page.get_by_text("Error displaying widget").count() == 0
+            cell.locator(".cm-content", has_text="from exercises import").wait_for()
             browser.screenshot(page, "lab-reopened")
+            assert page.get_by_text("Error displaying widget").count() == 0
             page.close()
     assert git(clone, "status", "--porcelain") == ""
     assert cell_with(clone / "lab" / "notebooks" / f"{LESSON}.ipynb", answer)[0] == place

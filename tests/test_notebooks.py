@@ -185,6 +185,21 @@ def test_run_refuses_to_write_over_the_notebooks(folder: Path) -> None:
     assert (folder / "Lesson_1-L.ipynb").read_bytes() == before
 
 
+def test_model_that_cannot_be_loaded_ends_the_run_before_the_first_lesson(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lesson(folder, "Lesson_1-One", RESULT)
+    write_lesson(folder, "Lesson_2-Two", RESULT)
+    (folder.parent / "empty").mkdir()
+    monkeypatch.setenv("COURSE_MODEL", str(folder.parent / "empty"))
+    assert command("run", folder) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: COURSE_MODEL: ")
+    assert captured.err.count(str(folder.parent / "empty")) == 1
+    assert "Traceback" not in captured.err
+    assert not (folder.parent / "out").exists()
+
+
 def test_kernel_is_this_interpreter_in_the_notebooks_folder(folder: Path) -> None:
     path = write_lesson(folder, "Lesson_1-L", "import os\nprint('Headline:', sys.executable, os.getcwd())")
     assert lessons.run_notebook(path).headline == f"{sys.executable} {folder.resolve()}"

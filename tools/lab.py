@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import sys
@@ -187,6 +188,7 @@ def main(options: list[str]) -> None:
 
     for sentence in Copies().refresh():
         print(sentence)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as `make` sets it for the kernels of the lessons
     print("Your copies of the lessons are in lab/notebooks; nothing overwrites what you write there.")
     LabApp.launch_instance([*lab_arguments(), *options])
 

@@ -236,5 +236,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops the kernel as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGINT):  # `kill` stops the kernel as Ctrl-C does, in the background too
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

@@ -16,7 +16,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from formulas import formula_svg
+import formulas
 from notebook_files import files_of, lesson_number, lesson_title, notebooks_of, read_notebook
 from notebook_runs import Outcome
 
@@ -56,11 +56,11 @@ class PageRenderer(IPythonRenderer):
 
     def inline_math(self, body: str) -> str:
         """A formula within a line."""
-        return formula_svg(body)
+        return formulas.formula_svg(body)
 
     def block_math(self, body: str) -> str:
         """A formula on its own line; it scrolls where it is wider than the page."""
-        return f'<span class="display-formula" style="display:block">{formula_svg(body, display=True)}</span>'
+        return f'<span class="display-formula" style="display:block">{formulas.formula_svg(body, display=True)}</span>'
 
 
 class PageExporter(HTMLExporter):
@@ -114,9 +114,16 @@ def write_page(nb: NotebookNode, source: Path, pages: Mapping[Path, Path]) -> No
 
 
 def write_pages_as_they_are(pages: Mapping[Path, Path], but: Iterable[Path] = ()) -> None:
-    """Write the page of every file with the content it has, except for the files in `but`."""
+    """Write the page of every file with the content it has, except for the files in `but` and for newer pages."""
     for source in pages.keys() - {absolute(path) for path in but}:
-        write_page(content_of(source), source, pages)
+        if not is_current(pages[source], source):
+            write_page(content_of(source), source, pages)
+
+
+def is_current(page: Path, source: Path) -> bool:
+    """True if a page is newer than what it shows and than the programs that make it."""
+    makers = (Path(__file__), Path(formulas.__file__), source)
+    return page.exists() and page.stat().st_mtime > max(path.stat().st_mtime for path in makers)
 
 
 def content_of(source: Path) -> NotebookNode:
