@@ -27,11 +27,12 @@ from transformers import PreTrainedModel
 
 from helpers import Request, gpt2_sized, load_model
 from measure import Comparison, Timing, Trace, interleaved, machine, memory_bandwidth
+from packed import packed_layers
 from results_file import BUILD, RESULTS, check_device, check_rounds, where_to_write, write_json
 from rung_memory import memory_of
 from rung_quality import storyteller_quality
 from rung_steps import bytes_read, decode_steps, time_outside
-from rungs import Rung, count_packed, prepare_models, rungs_for
+from rungs import Rung, prepare_models, rungs_for
 from utils import size_in_bytes
 from workload import COURSE, QUICK, Workload, tiny_gpt2
 
@@ -167,7 +168,7 @@ def row_of(
         "forwards": forwards,
         "times_the_rung_before": Comparison(measured.timings[before.name], timing).ratio,
         "times_the_first": Comparison(measured.timings[first.name], timing).ratio,
-        "packed_layers": count_packed(model)[0],
+        "packed_layers": len(packed_layers(model)),
         "weight_bytes": size_in_bytes(model),
         "bytes_read_per_forward": bytes_read(model),
         "floor_of_a_forward_s": floor_s,

@@ -318,7 +318,7 @@ def write_pages(root: Path = ROOT) -> list[str]:
         for block in BLOCKS:
             text = put_into(text, block) if block.page == name else text
         if text != old:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", newline="\n")
             changed.append(name)
     return changed
 

@@ -21,7 +21,7 @@ def write_json(result: dict[str, Any], path: Path) -> None:
     """Write the file all at once: whoever reads it finds the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
     unfinished.replace(path)
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from helpers import Request, generate_tokens, run_continuous, run_static
+from linear import linear_layers
 from measure import Trace
-from utils import PackedLayer, QuantizedLinear, pack_model, quantize_model
+from packed import pack_model, packed_layers
+from utils import quantize_model
 
 Serve = Callable[[PreTrainedModel, list[Request], int, Trace | None], list[Request]]
 
@@ -63,16 +64,9 @@ def packed_int8(model: PreTrainedModel) -> PreTrainedModel:
     return pack_model(quantize_model(model, quantize_head=True))
 
 
-def count_packed(model: nn.Module) -> tuple[int, int]:
-    """How many linear layers are packed, and how many are left as they are because this machine lacks the kernel."""
-    kinds = (nn.Linear, Conv1D, QuantizedLinear)
-    packed = sum(isinstance(module, PackedLayer) for module in model.modules())
-    return packed, sum(isinstance(module, kinds) for module in model.modules())
-
-
 def why_not_packed(model: nn.Module) -> str | None:
     """Why a model may not be called packed; `None` for one whose linear layers all are."""
-    packed, left = count_packed(model)
+    packed, left = len(packed_layers(model)), sum(1 for _ in linear_layers(model))
     if packed and not left:
         return None
     return f"{left} of {packed + left} linear layers could not be packed: this PyTorch or processor lacks the kernel"

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
 import ladder
+import packed
 import results_file
 import rung_memory
 import rung_quality
@@ -75,7 +76,8 @@ def test_rates_and_ratios_follow_from_the_seconds(result):
 def test_the_machine_is_described_and_no_path_is_told(result):
     assert {"torch", "transformers", "python"} <= result["machine"].keys()
     assert str(ROOT) not in json.dumps({**result, "model": ""})
-    assert ladder.table(result).count("\n") == len(result["rungs"]) + 1 + len(result["queues"])
+    lines = ladder.table(result).splitlines()
+    assert len(lines) == 1 + len(result["rungs"]) + 1 + len(result["queues"]) + len(ladder.remarks(result))
 
 
 def test_what_serving_adds_to_the_model_is_measured_for_short_and_long_queues(result):
@@ -132,12 +134,13 @@ def without_a_kernel(monkeypatch, kind: str) -> None:
     def refuse(*_: Any) -> None:
         raise NotImplementedError("no such kernel")
 
-    monkeypatch.setattr(getattr(utils, kind), "__init__", refuse)
+    monkeypatch.setattr(getattr(packed, kind), "__init__", refuse)
 
 
 def test_a_rung_that_cannot_be_packed_is_left_out_and_named(gpt2, monkeypatch):
     without_a_kernel(monkeypatch, "PackedLinear")
-    models, left_out = rungs.prepare_models(rungs.RUNGS, gpt2.float())
+    with pytest.warns(UserWarning, match="left 9 linear layers as they are"):
+        models, left_out = rungs.prepare_models(rungs.RUNGS, gpt2.float())
     assert [row["name"] for row in left_out] == ["packed weights, fp32", "packed weights, bf16"]
     assert left_out[0]["reason"].startswith("9 of 9 linear layers could not be packed")
     assert list(models) == [rung.name for rung in rungs.RUNGS if rung.name not in {row["name"] for row in left_out}]
