@@ -72,3 +72,9 @@ def copy_with(model: Model, replaced: Mapping[nn.Module, nn.Module]) -> Model:
     the modules they stand for are never copied, and none exists twice in full precision.
     """
     return copy.deepcopy(model, {id(old): new for old, new in replaced.items()})
+
+
+def saved_buffers(module: nn.Module) -> Iterator[Tensor]:
+    """The buffers of this module alone that belong to its state, as they do in its `state_dict`."""
+    unsaved = module._non_persistent_buffers_set
+    return (buffer for name, buffer in module.named_buffers(recurse=False) if name not in unsaved)

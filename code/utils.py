@@ -1,7 +1,7 @@
 """Whole-model techniques: text-level generation, quantization and low-rank adaptation (Lessons 4 and 5).
 
-Quantization and LoRA are the two that do change numbers. Each states by how much: a dequantized value
-is within half a step of the original, and a fresh adapter changes nothing at all, bit for bit.
+Quantization and LoRA do change numbers, and state by how much: a dequantized value is within half a step of
+the original, and a fresh adapter changes nothing at all, bit for bit.
 
 Both wrap `nn.Linear` (weight (out, in)) and GPT-2's `Conv1D` (weight (in, out)), and they compose: a
 LoRA adapter over a quantized layer is the shape of QLoRA.
@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from checks import check_adapter, check_quantizable, check_rank, check_targets
 from groups import by_channel, join_groups, pack_int4, split_groups, unpack_int4
 from helpers import RequestLike, run_continuous
-from linear import CodedLinear, copy_with, dtype_and_device, is_named, linear_layers, shape_of, weight_of
+from linear import CodedLinear, copy_with, dtype_and_device, is_named, linear_layers, saved_buffers, shape_of, weight_of
 from packed import (  # noqa: F401
     PackedInt8Linear,
     PackedLayer,
@@ -271,7 +271,8 @@ def _quantized_head(model: nn.Module, head: nn.Module, bits: int, group_size: in
 def size_in_bytes(obj: Any) -> int:
     """Bytes of all tensors in a tensor, module, KV cache, `QuantState`, or a collection of these.
 
-    A tensor met twice, such as GPT-2's tied embedding, counts once.
+    A tensor met twice, such as GPT-2's tied embedding, counts once. Of a module its parameters and saved buffers
+    count; a buffer that is made anew when the module is, such as the causal mask in transformers 5.0, does not.
     """
     return sum({id(t): t.nbytes for t in _tensors(obj)}.values())
 
@@ -281,7 +282,7 @@ def _tensors(obj: Any) -> Iterator[Tensor | PackedWeight]:
         yield obj
     elif isinstance(obj, nn.Module):
         yield from obj.parameters()
-        yield from obj.buffers()
+        yield from (buffer for module in obj.modules() for buffer in saved_buffers(module))
         yield from (module.packed for module in obj.modules() if isinstance(module, PackedLayer))
     elif isinstance(obj, QuantState):
         yield from (obj.scale, obj.zero_point)

@@ -409,3 +409,13 @@ def test_an_adapter_freezes_the_layer_it_is_given_and_changes_no_value():
     adapter(torch.randn(3, 6)).sum().backward()
     assert torch.equal(layer.weight, before) and layer.weight.grad is None
     assert "no longer require a gradient" in " ".join(LoraLayer.__doc__.split())
+
+
+def test_a_buffer_that_is_not_saved_does_not_count():
+    """Older transformers keep a causal mask in every layer of GPT-2, which is no part of the model's size."""
+    model = tiny_model("gpt2")
+    before = size_in_bytes(model)
+    model.transformer.h[0].register_buffer("mask", torch.ones(50, 50), persistent=False)
+    assert size_in_bytes(model) == before
+    model.transformer.h[0].register_buffer("saved", torch.ones(50, 50))
+    assert size_in_bytes(model) == before + 50 * 50 * 4
