@@ -11,16 +11,14 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import transformers.activations
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from linear import CodedLinear, copy_with, is_named, linear_layers, weight_of
-
-Model = TypeVar("Model", bound=nn.Module)
+from linear import CodedLinear, Model, copy_with, is_named, linear_layers, weight_of
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,11 @@ from torch.nn import functional as F
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+import linear
 from checks import check_adapter, check_quantizable, check_rank, check_targets
 from groups import by_channel, join_groups, pack_int4, split_groups, unpack_int4
 from helpers import RequestLike, run_continuous
-from linear import CodedLinear, copy_with, dtype_and_device, is_named, linear_layers, saved_buffers, shape_of, weight_of
+from linear import CodedLinear, Model
 from packed import (  # noqa: F401
     PackedInt8Linear,
     PackedLayer,
@@ -34,8 +35,6 @@ from packed import (  # noqa: F401
     packed_layer,
     packed_layers,
 )
-
-Model = TypeVar("Model", bound=nn.Module)
 
 # --- Text in, text out (Lesson 4) --------------------------------------------------------------------
 
@@ -187,7 +186,7 @@ class QuantizedLinear(_Codes, CodedLinear):
 
     def __init__(self, layer: nn.Linear | Conv1D, *, bits: int = 8, group_size: int | None = None) -> None:
         super().__init__()
-        weight = weight_of(layer).detach()  # (out, in)
+        weight = linear.weight_of(layer).detach()  # (out, in)
         self.out_features, self.in_features = weight.shape
         self.hold(*quantize(weight, bits=bits, dim=0, group_size=group_size), self.in_features)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
@@ -252,12 +251,12 @@ def quantize_model(
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     replaced: dict[nn.Module, nn.Module] = {
         layer: QuantizedLinear(layer, bits=bits, group_size=group_size)
-        for name, layer in linear_layers(model)
-        if layer is not head and not is_named(name, skip)
+        for name, layer in linear.linear_layers(model)
+        if layer is not head and not linear.is_named(name, skip)
     }
     if quantize_head and head is not None:
         replaced |= _quantized_head(model, head, bits, group_size)
-    return copy_with(model, replaced)
+    return linear.copy_with(model, replaced)
 
 
 def _quantized_head(model: nn.Module, head: nn.Module, bits: int, group_size: int | None) -> dict[nn.Module, nn.Module]:
@@ -282,7 +281,7 @@ def _tensors(obj: Any) -> Iterator[Tensor | PackedWeight]:
         yield obj
     elif isinstance(obj, nn.Module):
         yield from obj.parameters()
-        yield from (buffer for module in obj.modules() for buffer in saved_buffers(module))
+        yield from (buffer for module in obj.modules() for buffer in linear.saved_buffers(module))
         yield from (module.packed for module in obj.modules() if isinstance(module, PackedLayer))
     elif isinstance(obj, QuantState):
         yield from (obj.scale, obj.zero_point)
@@ -321,11 +320,11 @@ class LoraLayer(nn.Module):
 
     def __init__(self, base_layer: nn.Module, r: int, alpha: float | None = None) -> None:
         super().__init__()
-        out_features, in_features = shape_of(base_layer)
+        out_features, in_features = linear.shape_of(base_layer)
         check_rank(r, out_features, in_features)
         self.base_layer = base_layer.requires_grad_(False)
         self.r, self.scaling, self.merged = r, (r if alpha is None else alpha) / r, False
-        like = dtype_and_device(base_layer)
+        like = linear.dtype_and_device(base_layer)
         self.lora_a = nn.Parameter(torch.empty(r, in_features, **like))
         self.lora_b = nn.Parameter(torch.zeros(out_features, r, **like))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
@@ -379,11 +378,11 @@ def add_lora(model: Model, r: int, *, alpha: float | None = None, targets: Colle
     check_not_packed(model, "add the adapters to the original, then pack it")
     if any(True for _ in _lora_layers(model)):
         raise ValueError("the model has LoRA layers already; load_lora puts other weights into them")
-    layers = dict(linear_layers(model))
-    chosen = [name for name in layers if is_named(name, targets)]
+    layers = dict(linear.linear_layers(model))
+    chosen = [name for name in layers if linear.is_named(name, targets)]
     check_targets(chosen, targets, layers)
     for name in chosen:
-        check_rank(r, *shape_of(layers[name]))  # before anything is changed
+        check_rank(r, *linear.shape_of(layers[name]))  # before anything is changed
     model.requires_grad_(False)
     for name in chosen:
         model.set_submodule(name, LoraLayer(layers[name], r, alpha))

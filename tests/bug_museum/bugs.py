@@ -248,7 +248,12 @@ BUGS = (
     Bug(
         "the output head is quantized with the rest",
         "utils",
-        (("        if layer is not head and not is_named(name, skip)\n", "        if not is_named(name, skip)\n"),),
+        (
+            (
+                "        if layer is not head and not linear.is_named(name, skip)\n",
+                "        if not linear.is_named(name, skip)\n",
+            ),
+        ),
         "test_utils.py::test_quantize_model_touches_only_linear_layers_and_only_the_copy",
     ),
     Bug(
@@ -267,7 +272,7 @@ BUGS = (
         "utils",
         (
             (
-                "    return copy_with(model, replaced)\n",
+                "    return linear.copy_with(model, replaced)\n",
                 "    for name, layer in list(model.named_modules()):\n"
                 "        if layer in replaced:\n"
                 "            model.set_submodule(name, replaced[layer])\n"
