@@ -118,7 +118,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     "check_positions_processed": [
         (lambda p, n, cached: p + n if cached else n * p + n * (n - 1) // 2, "last token is never sent"),
         (sending_the_last_token_without_a_cache, "without a cache, the last token"),
-        (lambda p, n, cached: p * n, "with the first token, but not"),
+        (lambda p, n, cached: p * n, "the prompt is sent only once"),
         (lambda p, n, cached: max(0, p + n - 1) if n else 0, "without a cache, the whole sequence is sent"),
         (lambda p, n, cached: n * p + n * (n - 1) // 2, "is not sent again"),
         (lambda p, n, cached: n if cached else n * p + n * (n - 1) // 2, "too small"),
@@ -161,7 +161,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ((86, 30), "too large"),
     ],
     "check_left_padded": [
-        (padded_on_the_right, "padded on the right"),
+        (padded_on_the_right, "pads on the right"),
         (changed("left_padded", lambda pair, rows, pad: (pair[0], (pair[0] != pad).long())), "from the lengths"),
         (changed("left_padded", lambda pair, *_: (pair[0], 1 - pair[1])), "1 at a token"),
         (changed("left_padded", lambda pair, *_: (pair[0], pair[1].float())), "dtype torch.int64, got torch.float32"),
@@ -211,7 +211,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (lambda sent, times, percent: sorted(row[0] for row in times)[-1], "too large"),
         (with_arguments("ttft_percentile_s", lambda sent, *others: ([0.0] * len(sent), *others)), "not from 0"),
         (with_arguments("ttft_percentile_s", lambda sent, times, p: (sent, [t[-1:] for t in times], p)), "last token"),
-        (interpolated_percentile, "interpolated"),
+        (interpolated_percentile, "interpolates"),
         (lambda sent, times, percent: times[0][0] - sent[0], "too large"),
         (one_rank_too_high, "one rank too high"),
     ],
@@ -282,8 +282,8 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     ],
     "check_grouped_int4": [
         (lambda weight, size: our_grouped_int4(weight, size, levels=8), "7 or -7"),
-        (lambda weight, size: our_grouped_int4(weight, size, rounding=torch.trunc), "cut off towards zero"),
-        (lambda weight, size: our_grouped_int4(weight, size, rounding=torch.floor), "cut off downwards"),
+        (lambda weight, size: our_grouped_int4(weight, size, rounding=torch.trunc), "cuts off towards zero"),
+        (lambda weight, size: our_grouped_int4(weight, size, rounding=torch.floor), "rounds down"),
         (lambda weight, size: solved()["grouped_int4"](weight, weight.shape[1]), "one scale per row"),
         (changed("grouped_int4", lambda pair, *_: (pair[0].to(torch.uint8), pair[1])), "torch.int8, got torch.uint8"),
         (changed("grouped_int4", lambda pair, w, n: (pair[0], w.view(len(w), -1, n).abs().amax(2) / 7)), "zeros"),

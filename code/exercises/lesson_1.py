@@ -61,9 +61,7 @@ def check_positions_processed(function: Function | None) -> None:
         "without a cache, the last token is never sent through the model": lambda prompt, new, use_cache: _positions(
             prompt, new + (not use_cache), use_cache
         ),
-        "the prompt is sent with the first token, but not with every later one": lambda prompt, new, use_cache: (
-            prompt * new
-        ),
+        "with a cache, the prompt is sent only once": lambda prompt, new, use_cache: prompt * new,
         "with a cache, a token that was sent once is not sent again": lambda prompt, new, use_cache: _positions(
             prompt, new, False
         ),
@@ -130,7 +128,7 @@ def check_tempered(function: Function | None) -> None:
         ),
     }
     mistakes = {
-        "multiplied by the temperature, where it should be divided": lambda logits, t: torch.softmax(
+        "this multiplies by the temperature; divide by it": lambda logits, t: torch.softmax(
             logits * t[:, None], dim=-1
         ),
         "each row must sum to 1, not each column": lambda logits, t: torch.softmax(logits / t[:, None], dim=0),

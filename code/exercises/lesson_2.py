@@ -66,7 +66,7 @@ def check_left_padded(function: Function | None) -> None:
         "a prompt that contains the pad id": ([[2, 9], [9], [9, 4, 9]], 9),
     }
     mistakes = {
-        "padded on the right, so the last position of a short row is no token": _right_padded,
+        "this pads on the right, so the last position of a short row is no token": _right_padded,
         "a token with the pad's id is still a token; take the mask from the lengths": _masked_by_id,
         "the mask is 1 at a token and 0 at padding": _inverted,
     }

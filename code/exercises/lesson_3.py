@@ -106,8 +106,8 @@ def check_ttft_percentile(function: Function | None) -> None:
         "that is the time to the last token": lambda sent, times, percent: _ttft_percentile(
             sent, [row[-1:] for row in times], percent
         ),
-        "interpolated between two waits; take one that happened": _interpolated,
-        "one rank too high: a smaller wait is exceeded by few enough": _one_rank_too_high,
+        "this interpolates between two waits; take one that somebody had": _interpolated,
+        "that is one rank too high; a smaller wait will do as well": _one_rank_too_high,
     }
     compare_function(function, _ttft_percentile, cases, mistakes)
 
@@ -117,6 +117,10 @@ def _filtered_mask(mask: Tensor, finished: list[bool]) -> Tensor:
     width = max((sum(cells) for cells in rows), default=0)  # the longest row that stays
     kept = [cells[len(cells) - width :] for cells in rows]
     return torch.tensor(kept, dtype=mask.dtype).reshape(len(rows), width)
+
+
+def _cut_only_after_somebody_left(mask: Tensor, finished: list[bool]) -> Tensor:
+    return _filtered_mask(mask, finished) if any(finished) else mask
 
 
 @exercise("when the longest row leaves, the columns that only it needed leave with it")
@@ -137,9 +141,7 @@ def check_filtered_mask(function: Function | None) -> None:
         "the finished rows are still there": lambda mask, done: mask[
             :, mask.shape[1] - _filtered_mask(mask, done).shape[1] :
         ],
-        "a dead column goes even when no row has finished": lambda mask, done: (
-            _filtered_mask(mask, done) if any(done) else mask
-        ),
+        "columns that are padding in every row go, even when no row has finished": _cut_only_after_somebody_left,
     }
     compare_function(function, _filtered_mask, cases, mistakes)
 

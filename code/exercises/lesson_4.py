@@ -105,8 +105,8 @@ def check_mean_error(function: Function | None) -> None:
         "this rounds where `truncate` is true": lambda values, scale, zero_point, truncate: _mean_error(
             values, scale, zero_point, not truncate
         ),
-        "truncating takes the whole number not above, for negative values too": _towards_zero,
-        "truncating takes the largest whole number not above, which is never larger": _upwards,
+        "truncating goes down for negative values too, not towards zero": _towards_zero,
+        "truncating never goes up": _upwards,
         "this truncates even where `truncate` is false": lambda values, scale, zero_point, truncate: _mean_error(
             values, scale, zero_point, True
         ),
@@ -148,10 +148,10 @@ def check_grouped_int4(function: Function | None) -> None:
         "the largest weight of a group must get the code 7 or -7": lambda weight, size: _grouped_int4(
             weight, size, levels=8
         ),
-        "cut off towards zero; round to the nearest code": lambda weight, size: _grouped_int4(
+        "this cuts off towards zero; round to the nearest code": lambda weight, size: _grouped_int4(
             weight, size, rounding=torch.trunc
         ),
-        "cut off downwards; round to the nearest code": lambda weight, size: _grouped_int4(
+        "this rounds down; round to the nearest code": lambda weight, size: _grouped_int4(
             weight, size, rounding=torch.floor
         ),
     }

@@ -78,7 +78,7 @@ def check_smallest_rank(function: Function | None) -> None:
         "the tolerance is relative to the norm of the whole update": lambda update, tolerance: int(
             (torch.linalg.svdvals(update) > tolerance).sum()
         ),
-        "what is left out is all singular values from there on, not the next one alone": lambda update, tolerance: int(
+        "a rank leaves out all singular values after its own, not only the next one": lambda update, tolerance: int(
             (torch.linalg.svdvals(update) > tolerance * update.norm()).sum()
         ),
     }
