@@ -1,4 +1,5 @@
-"""The tables of README and Lesson 0, and the sentences that read them, from what ladder.py and peers.py have measured.
+"""The tables of README and Lesson 0, and the sentences that read them, from what ladder.py and peers.py have measured
+and from what the lessons have predicted.
 
     python benchmarks/report.py            print them
     python benchmarks/report.py --write    put them into README.md and notes/Lesson_0.md, and draw both figures again
@@ -19,6 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from scoreboards import Scoreboard, saved_scoreboards
+
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINES = {"fp32": "ours-packed", "bf16": "ours-packed-bf16", "int8": "ours-packed-int8-head"}  # of the ratios
 
@@ -235,6 +240,35 @@ def peers_caption(result: dict[str, Any]) -> str:
     )
 
 
+# --- The predictions of the lessons ------------------------------------------------------------------
+
+
+def predictions_table(boards: Sequence[Scoreboard]) -> str:
+    """A row per lesson: how many predictions it makes, and how far off they are."""
+    header = ["", "Predictions", "Counts and bytes, exact", "Within 1.1 times", "Within 1.5 times", "Missed"]
+    rows = []
+    for board in boards:
+        exact = sum(row.exact for row in board.rows)
+        near = sum(row.factor <= 1.1 and not row.exact for row in board.rows)
+        missed = len(board.misses)
+        counts = (len(board.rows), exact, near, len(board.rows) - exact - near - missed, missed)
+        rows.append([board.lesson, *map(str, counts)])
+    return markdown(header, rows)
+
+
+def predictions_missed(boards: Sequence[Scoreboard]) -> str:
+    """Every miss with its explanation, and whether an experiment of the lesson has tested it."""
+    misses = [(board.lesson, row) for board in boards for row in board.misses]
+    if not misses:
+        return wrap("None of them misses by more than 1.5 times.")
+    return "\n".join(wrap(f"- **{lesson}.** {capitalised(str(row))}.", indent="  ") for lesson, row in misses)
+
+
+def capitalised(text: str) -> str:
+    """With a capital letter at its beginning, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 # --- Markdown ----------------------------------------------------------------------------------------
 
 
@@ -278,13 +312,14 @@ class Block(NamedTuple):
     """What stands between two comments of a page: a function of a results file."""
 
     page: str
-    make: Callable[[dict[str, Any]], str]
-    results: str
+    make: Callable[[Any], str]
+    results: str = ""  # a file in benchmarks/results, or "" for the scoreboards of the committed lessons
 
     @property
     def text(self) -> str:
         """What belongs there, with the comments around it."""
-        return f"<!-- measured: {self.make.__name__} -->\n\n{self.make(read(self.results))}\n\n<!-- end -->"
+        results = read(self.results) if self.results else saved_scoreboards()
+        return f"<!-- measured: {self.make.__name__} -->\n\n{self.make(results)}\n\n<!-- end -->"
 
 
 BLOCKS = (
@@ -297,6 +332,8 @@ BLOCKS = (
     Block("notes/Lesson_0.md", peers_reading, "peers-cpu.json"),
     Block("notes/Lesson_0.md", peers_table, "peers-cpu.json"),
     Block("notes/Lesson_0.md", peers_caption, "peers-cpu.json"),
+    Block("notes/Lesson_0.md", predictions_table),
+    Block("notes/Lesson_0.md", predictions_missed),
 )
 
 
@@ -333,7 +370,9 @@ def draw_figures() -> list[str]:
     from canvas import set_style
     from draw import DRAWINGS
 
-    drawings = [drawing for drawing in DRAWINGS if drawing.draw in (lesson_0.ladder, lesson_0.peers)]
+    drawings = [
+        drawing for drawing in DRAWINGS if drawing.draw in (lesson_0.ladder, lesson_0.peers, lesson_0.predictions)
+    ]
     with rc_context():
         set_style()
         for drawing in drawings:

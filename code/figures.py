@@ -16,7 +16,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from measure import MISS, Prediction, Scoreboard, Timing, Trace
+from measure import MISS, Scoreboard, Timing, Trace
 
 BLUE, ORANGE, GREEN, PURPLE, GREY, PALE = "#1f5a99", "#e08214", "#4d9221", "#762a83", "#6b6b6b", "#e6e6e6"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE)
@@ -159,33 +159,49 @@ def timeline(trace: Trace, ax: Axes | None = None, *, long_request: int | None =
 
 
 def predicted_and_measured(*boards: Scoreboard, ax: Axes | None = None) -> Axes:
-    """Every prediction of these scoreboards as a point: predicted across, measured up, both logarithmic.
+    """The predictions of these scoreboards as points: predicted across, measured up, both logarithmic.
 
-    A point on the diagonal was predicted exactly; the pale band is what does not count as a miss. The
-    numbers are those of the table; with several boards each has its own mark, and only misses are numbered.
+    A point on the diagonal was predicted exactly; the pale band is what does not count as a miss. Counts and bytes,
+    which lie on the diagonal by definition, would only stretch the axes and are left out. The numbers are those of
+    the table; several boards each have a mark of their own and no numbers.
     """
     ax = ax or plt.subplots(figsize=(7, 5.4))[1]
     rows = [row for board in boards for row in board.rows]
-    ends = np.array([min(min(r.predicted, r.measured) for r in rows), max(max(r.predicted, r.measured) for r in rows)])
-    ends *= (0.3, 3)
+    drawn = np.array([(row.predicted, row.measured) for row in rows if not row.exact])
+    ends = np.array([drawn.min() / 2, drawn.max() * 2])
     ax.fill_between(ends, ends / MISS, ends * MISS, color=PALE, label=f"within a factor of {MISS}")
     ax.plot(ends, ends, color=GREY, linewidth=1, label="measured as predicted")
-    for board, color, marker in zip(boards, (*PALETTE, GREY), (*MARKERS, "v"), strict=False):
-        points = np.array([(row.predicted, row.measured) for row in board.rows]).T
-        ax.scatter(*points, color=color, marker=marker, s=30, zorder=3, label=board.lesson)
-        for number, row in enumerate(board.rows, 1):
-            if len(boards) == 1 or row.missed:
-                _number_point(ax, row, str(number))
-    hits = sum(not row.missed for row in rows)
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="predicted (each in its own unit)")
-    ax.set(ylabel="measured (the same unit)")
+    for board, color, marker in zip(boards, (*PALETTE, GREY), (*MARKERS, "v"), strict=False):
+        points = np.array([(row.predicted, row.measured) for row in board.rows if not row.exact]).T
+        ax.scatter(*points, color=color, marker=marker, s=30, zorder=3, label=board.lesson)
+    exact = sum(row.exact for row in rows)
+    ax.plot([], [], " ", label=f"not drawn: {exact} counts and bytes, exact")
+    ax.set_ylabel("measured (the same unit)")
+    hits = sum(not row.missed for row in rows)
     ax.set_title(f"{hits} of {len(rows)} predictions are within a factor of {MISS} of the measurement")
     ax.legend(loc="upper left")
+    if len(boards) == 1:
+        numbered = {number: row for number, row in enumerate(rows, 1) if not row.exact}
+        _number_points(ax, {number: (row.predicted, row.measured) for number, row in numbered.items()})
     return ax
 
 
-def _number_point(ax: Axes, row: Prediction, text: str) -> None:
-    """The row's number beside its point: above the diagonal when more was measured, below it otherwise."""
-    above = row.measured > row.predicted
-    shift, align = ((-5, 5), "right") if above else ((5, -12), "left")
-    ax.annotate(text, (row.predicted, row.measured), xytext=shift, textcoords="offset points", fontsize=9, ha=align)
+def _number_points(ax: Axes, points: Mapping[int, tuple[float, float]]) -> None:
+    """A number beside each point, in the first of several places where it covers no point and no other number."""
+    places = [(6, -4), (-18, -4), (-6, 7), (-6, -16), (10, 7), (-22, 7), (10, -16), (-22, -16), (24, -4), (-36, -4)]
+    taken = [tuple(ax.transData.transform(point)) for point in points.values()]
+    pixels_per_point = ax.figure.dpi / 72
+    for number, point in points.items():
+        x, y = ax.transData.transform(point)
+        corners = [(x + dx * pixels_per_point, y + dy * pixels_per_point) for dx, dy in places]
+        free = [place for place, (cx, cy) in enumerate(corners) if not _covers(cx, cy, taken, pixels_per_point)]
+        chosen = free[0] if free else 0
+        cx, cy = corners[chosen]
+        taken += [(cx + 4 * pixels_per_point, cy + 4 * pixels_per_point)]
+        ax.annotate(str(number), point, xytext=places[chosen], textcoords="offset points", fontsize=9)
+
+
+def _covers(x: float, y: float, taken: Sequence[tuple[float, float]], scale: float) -> bool:
+    """Whether a number of two digits whose lower left corner is here would cover one of these pixels."""
+    return any(x - 4 * scale < px < x + 14 * scale and y - 4 * scale < py < y + 12 * scale for px, py in taken)

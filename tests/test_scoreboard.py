@@ -11,6 +11,7 @@ import lessons
 from figures import predicted_and_measured
 from measure import Scoreboard
 from scoreboard import MISS, SCOREBOARD_MIME
+from scoreboards import scoreboards_of
 
 EXACT_UNITS = {"bytes", "tokens", "forwards", "positions", "cells", "parameters", "steps"}
 
@@ -68,29 +69,38 @@ def test_the_table_and_the_saved_rows_hold_every_prediction():
 def test_the_figure_shows_every_point_and_counts_the_hits():
     one, two = Scoreboard("one"), Scoreboard("two")
     one.add("a", 1, 1, "s"), one.add("b", 10, 30, "s"), two.add("c", 100, 90, "s")
+    two.add("d", 4096, 4096, "bytes", exact=True)
     ax = predicted_and_measured(one, two)
     points = [tuple(point) for collection in ax.collections[1:] for point in collection.get_offsets()]
     assert points == [(1, 1), (10, 30), (100, 90)]
-    assert ax.get_title(loc="left") == f"2 of 3 predictions are within a factor of {MISS} of the measurement"
-    assert [text.get_text() for text in ax.texts] == ["2"]
+    assert "not drawn: 1 counts and bytes, exact" in ax.get_legend_handles_labels()[1]
+    assert (
+        ax.get_title() or ax.get_title(loc="left")
+    ) == f"3 of 4 predictions are within a factor of {MISS} of the measurement"
+    assert not ax.texts
+    assert [text.get_text() for text in predicted_and_measured(one).texts] == ["1", "2"]
+    plt.close("all")
+
+
+def test_numbers_of_points_that_lie_close_together_do_not_cover_each_other():
+    scores = Scoreboard("crowded")
+    for number in range(6):
+        scores.add(f"{number}", 10 + number / 10, 10.0, "s")
+    scores.add("far away", 1000, 1000, "s")
+    ax = predicted_and_measured(scores)
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(one.overlaps(two) for place, one in enumerate(boxes) for two in boxes[:place])
     plt.close("all")
 
 
 # --- The committed lessons ---------------------------------------------------------------------------
 
 
-def saved_scoreboards(path) -> list[dict]:
-    outputs = [output for cell in lessons.code_cells(lessons.read_notebook(path)) for output in cell.outputs]
-    return [output.data[SCOREBOARD_MIME] for output in outputs if SCOREBOARD_MIME in output.get("data", {})]
-
-
 @pytest.mark.parametrize("path", lessons.find_lessons(), ids=lambda path: path.stem)
 def test_a_lesson_ends_with_its_scoreboard(path):
-    [board] = saved_scoreboards(path)
-    scores = Scoreboard(board["lesson"])
-    for row in board["rows"]:
-        assert str(scores.add(**row)).isprintable()
-    assert board["lesson"] == path.stem.partition("-")[0].replace("_", " ")
+    [scores] = scoreboards_of(path)
+    assert scores.lesson == path.stem.partition("-")[0].replace("_", " ")
     assert len(scores.rows) >= 6
     assert not [row.what for row in scores.misses if not (row.tested or row.guess)]
     assert sum(row.exact for row in scores.rows) >= 2

@@ -65,6 +65,11 @@ DRAWINGS = [
         "functions of this project, slowest first.",
     ),
     Drawing(
+        lesson_0.predictions,
+        "Predicted against measured, both axes logarithmic, for the times and ratios that the five lessons "
+        "predict: most points lie in a pale band around the diagonal, the misses outside of it.",
+    ),
+    Drawing(
         lesson_1.encoder_and_decoder,
         "Two attention masks over the words Once upon a time: in an encoder every token looks at all four, in a "
         "decoder only at itself and at those before it.",
@@ -155,7 +160,7 @@ DRAWINGS = [
         lesson_3.gain,
         "Static forwards divided by continuous forwards over the share of long requests, counted: the gain is "
         "largest, 3.0 times for requests of 100 among 10 tokens, when 4 of 32 are long; it vanishes when all are alike,"
-        " and with a few short among many long requests continuous batching loses a little, down to 0.96.",
+        " and a few short among many long requests make a small loss, down to 0.96.",
     ),
     Drawing(
         lesson_3.prefill_stall,

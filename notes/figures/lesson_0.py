@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from canvas import HATCHED_ORANGE, MID_GREY, PALE_BLUE, PALE_GREY, SMALL, SOLID_BLUE, SOLID_ORANGE, Sheet
-from figures import BLUE, GREY, ORANGE
+from figures import BLUE, GREY, ORANGE, predicted_and_measured
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from scoreboards import saved_scoreboards
 
 COLUMN = 154  # width of one lesson's column in the map
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-RUNG_LESSONS = ("", "Lesson 1", "Lesson 2", "Lesson 3", "Lesson 4", "Lesson 4", "Lesson 4")
+RUNG_LESSONS = ("", "Lesson 1", "Lesson 2", "Lesson 3", "Lesson 2", "Lesson 4", "Lesson 4")
 
 
 def wastes() -> Sheet:
@@ -226,6 +231,16 @@ def peers() -> Sheet:
         f"{result['requests']} requests, {result['tokens']} tokens, {_conditions(result)}; "
         f"median of {result['rounds']} rounds, systems in turn",
     )
+    return sheet
+
+
+def predictions() -> Sheet:
+    """Every prediction of the five lessons beside its measurement, as the committed notebooks show them."""
+    boards = saved_scoreboards()
+    rows = [row for board in boards for row in board.rows]
+    hits = sum(not row.missed for row in rows)
+    sheet = Sheet(590, f"{hits} of {len(rows)} predictions come within a factor of 1.5 of what was measured")
+    predicted_and_measured(*boards, ax=sheet.plot(86, 60, 690, 460)).set_title("")
     return sheet
 
 
