@@ -47,6 +47,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         del os.environ[VARIABLE]
 
 
+# Files whose tests share something that takes long to make: under xdist one worker runs them all.
+SHARING = ("test_drawings", "test_ladder", "test_pages", "test_peers")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start with the tests that take longest, so that two workers end at about the same time."""
+    items.sort(key=lambda item: not (item.get_closest_marker("notebooks") or item.get_closest_marker("slow")))
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.path.stem in SHARING:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Name the notebooks whose files are not looked at."""
     if UNCHOSEN and (names := differing()):

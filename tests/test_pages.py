@@ -83,7 +83,6 @@ def dead_links(urls: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("name", ["index.html", *(page.lstrip("/") for page in PAGES)])
 def test_page_is_whole_at_every_width_and_asks_nobody(name: str, built: Path, chromium) -> None:
     import browser
@@ -107,7 +106,6 @@ def test_page_is_whole_at_every_width_and_asks_nobody(name: str, built: Path, ch
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("pages")
 def test_a_reader_can_walk_from_the_index_to_the_note_and_the_solutions_and_back(built: Path, chromium) -> None:
     page = chromium.new_page()
     page.goto((built / "index.html").as_uri())
