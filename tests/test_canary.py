@@ -23,6 +23,7 @@ def write_lesson(folder: Path, code: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_canary_agrees_with_itself(tmp_path):
     lessons = write_lesson(tmp_path / "notebooks", "import os\nprint('Headline: rounds', os.environ['COURSE_REPEATS'])")
     command = [sys.executable, canary.__file__, "--against", sys.executable, "--notebooks", str(lessons)]

@@ -78,6 +78,7 @@ def run_offline(script: str, **environment: str) -> subprocess.CompletedProcess[
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_gpt2_comes_from_the_hubs_cache_when_offline(gpt2, tokenizer, tmp_path):
     result = run_offline(
         "import helpers; model, tokenizer = helpers.load_model(); print(model.config.n_embd, tokenizer.padding_side)",

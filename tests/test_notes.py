@@ -21,7 +21,7 @@ NOTES = ROOT / "notes"
 FIGURES = NOTES / "figures"
 
 LESSONS = sorted(NOTES.glob("Lesson_*.md"))
-NOTEBOOKS = [*lessons.find_lessons(), *sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))]
+NOTEBOOKS = [*lessons.find_lessons(), *sorted((lessons.NOTEBOOKS / "solutions").glob("*.ipynb"))]
 SECTIONS = (
     "The idea in one drawing",
     "Derivation",
