@@ -76,5 +76,5 @@ def copy_with(model: Model, replaced: Mapping[nn.Module, nn.Module]) -> Model:
 
 def saved_buffers(module: nn.Module) -> Iterator[Tensor]:
     """The buffers of this module alone that belong to its state, as they do in its `state_dict`."""
-    unsaved = module._non_persistent_buffers_set
+    unsaved = getattr(module, "_non_persistent_buffers_set", ())  # PyTorch's own name for them, which may change
     return (buffer for name, buffer in module.named_buffers(recurse=False) if name not in unsaved)
