@@ -28,6 +28,7 @@ from roofline import GPT2_WEIGHT_BYTES
 from utils import dequantize, quantize
 
 LINEAR_WEIGHTS, LINEAR_CHANNELS, REST_BYTES = 84_934_656, 82_944, 158_020_608  # GPT-2 small
+GPT2_TOKENS, HEAD_WEIGHTS = 50_257, 50_257 * 768  # its output head, which is the token embedding
 
 
 def number_formats() -> Sheet:
@@ -95,28 +96,29 @@ def _attention_weight() -> torch.Tensor:
 
 
 def rounding() -> Sheet:
-    """The error of rounding and of cutting off, in steps, over a real matrix."""
+    """The error of rounding and of truncating, in steps, over a real matrix."""
     weight = _attention_weight()
     codes, state = quantize(weight, bits=8, dim=0)
     scale = state.scale[:, 0]  # one for every row
     steps = (weight / scale).double()
-    errors = {
-        "rounding": (weight - dequantize(codes, state)) / scale,
-        "cutting off": steps - steps.floor(),
+    errors = {  # restored minus original
+        "rounding": (dequantize(codes, state) - weight) / scale,
+        "truncating": steps.floor() - steps,
     }
-    sheet = Sheet(346, "Rounding errs half as much as cutting off, and not always to one side")
-    edges = np.linspace(-0.6, 1.1, 18)
+    sheet = Sheet(346, "Rounding errs half as much as truncating, and not always to one side")
+    edges = np.linspace(-1.1, 0.6, 18)
     for left, (name, error), fill in zip((70, 450), errors.items(), (SOLID_BLUE, HATCHED_ORANGE), strict=True):
         axes = sheet.plot(left, 86, 310, 168)
         share = np.histogram(error.flatten().numpy(), edges)[0] / error.numel() * 100
         look = {"color": fill.color, "hatch": fill.hatch, "edgecolor": INK, "linewidth": 0.5}
         axes.bar(edges[:-1], share.round(1), width=np.diff(edges), align="edge", **look)
         axes.axvline(error.mean().item(), color=INK, linestyle="--", linewidth=1.5)
-        axes.set(xlim=(-0.6, 1.1), ylim=(0, 13), xlabel="error in steps", ylabel="share of weights (%)")
+        axes.set(xlim=(-1.1, 0.6), ylim=(0, 13), xlabel="error in steps", ylabel="share of weights (%)")
+        mean = f"{error.mean().item() + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "−")
         rms = error.square().mean().sqrt().item()
-        sheet.text(left, 66, f"{name}: mean {abs(error.mean().item()):.2f}, RMS {rms:.3f} steps")
+        sheet.text(left, 66, f"{name}: mean {mean}, RMS {rms:.3f} steps")
     sheet.note(20, 312, "Real weights: the storyteller's first attention projection, 8 bits, a scale per channel.")
-    sheet.note(20, 330, "RMS: root mean square. In theory 1/√12 = 0.289 and 1/√3 = 0.577 steps. Dashed: the mean.")
+    sheet.note(20, 330, "Error: restored minus original. In theory the RMS is 1/√12 = 0.289 and 1/√3 = 0.577 steps.")
     return sheet
 
 
@@ -156,30 +158,32 @@ def granularity() -> Sheet:
 
 
 def model_bytes() -> Sheet:
-    """Where the bytes of GPT-2 small are, in three formats."""
-    sheet = Sheet(300, "Quantized, GPT-2 small shrinks to about half: its embedding stays in fp32")
-    formats = [
-        ("fp32", 4 * LINEAR_WEIGHTS, 0),
-        ("8 bits, scale\nper channel", LINEAR_WEIGHTS, 5 * LINEAR_CHANNELS),
-        ("4 bits, groups\nof 64", LINEAR_WEIGHTS // 2, 5 * LINEAR_WEIGHTS // 64),
+    """Where the bytes of GPT-2 small are, in four formats."""
+    sheet = Sheet(358, "Quantized, GPT-2 small shrinks to half, and with its output head to a quarter")
+    head_scales = 5 * (LINEAR_CHANNELS + GPT2_TOKENS)
+    formats = [  # name, bytes in fp32, bytes of codes (or weights), bytes of scales and zero points
+        ("fp32", REST_BYTES, 4 * LINEAR_WEIGHTS, 0),
+        ("8 bits, scale\nper channel", REST_BYTES, LINEAR_WEIGHTS, 5 * LINEAR_CHANNELS),
+        ("the same,\nhead too", REST_BYTES - 4 * HEAD_WEIGHTS, LINEAR_WEIGHTS + HEAD_WEIGHTS, head_scales),
+        ("4 bits, groups\nof 64", REST_BYTES, LINEAR_WEIGHTS // 2, 5 * LINEAR_WEIGHTS // 64),
     ]
-    for index, (name, weights, scales) in enumerate(formats):
+    for index, (name, rest, weights, scales) in enumerate(formats):
         y, left = 66 + 58 * index, 130.0
         sheet.text(120, y + 19, name, ha="right")
         for count, fill, words in [
-            (REST_BYTES, MID_GREY, "embedding and rest"),
-            (weights, SOLID_BLUE, "linear layers" if weights > 6e7 else ""),
+            (rest, MID_GREY, "embedding and rest" if rest > 1e8 else ""),
+            (weights, SOLID_BLUE, "layers and head" if rest < 1e8 else "linear layers" if weights > 6e7 else ""),
             (scales, HATCHED_ORANGE, ""),
         ]:
             width = count / 1e6 * 1.08
             if count:
                 sheet.box(left, y, width, 38, words, fill, SMALL)
             left += width
-        sheet.text(left + 8, y + 19, f"{(REST_BYTES + weights + scales) / 1e6:.1f} MB", size=SMALL)
+        sheet.text(left + 8, y + 19, f"{(rest + weights + scales) / 1e6:.1f} MB", size=SMALL)
     assert REST_BYTES + 4 * LINEAR_WEIGHTS == GPT2_WEIGHT_BYTES
     entries = [(MID_GREY, "embeddings, norms, biases: fp32", 235), (SOLID_BLUE, "weights of the linear layers", 210)]
-    sheet.key(130, 252, [*entries, (HATCHED_ORANGE, "scales and zero points", 150)])
-    sheet.note(20, 282, "Counted: 84,934,656 weights in linear layers; a scale and its zero point take 5 bytes.")
+    sheet.key(130, 310, [*entries, (HATCHED_ORANGE, "scales and zero points", 150)])
+    sheet.note(20, 340, "Counted. The output head is the token embedding; a scale and its zero point take 5 bytes.")
     return sheet
 
 
