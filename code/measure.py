@@ -110,7 +110,7 @@ def _run_rounds(
 ) -> list[list[float]]:
     repeats, warmup = _capped(repeats, warmup)
     seconds: list[list[float]] = [[] for _ in functions]
-    for turn in tqdm(range(warmup + repeats), desc=progress, disable=progress is None):
+    for turn in tqdm(range(warmup + repeats), desc=progress, leave=False, disable=progress is None):
         for fn, runs in zip(functions, seconds, strict=True):
             elapsed = _seconds(fn)
             if turn >= warmup:

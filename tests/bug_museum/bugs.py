@@ -198,10 +198,10 @@ BUGS = (
         "measure",
         (
             (
-                "    for turn in tqdm(range(warmup + repeats), desc=progress, disable=progress is None):\n"
+                "    for turn in tqdm(range(warmup + repeats), desc=progress, leave=False, disable=progress is None):\n"
                 "        for fn, runs in zip(functions, seconds, strict=True):\n",
                 "    for fn, runs in zip(functions, seconds, strict=True):\n"
-                "        for turn in tqdm(range(warmup + repeats), desc=progress, disable=progress is None):\n",
+                "        for turn in tqdm(range(warmup + repeats), desc=progress, leave=False, disable=True):\n",
             ),
         ),
         "test_measure.py::test_compare_interleaves",
