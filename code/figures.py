@@ -176,10 +176,10 @@ def predicted_and_measured(*boards: Scoreboard, ax: Axes | None = None) -> Axes:
         points = np.array([(row.predicted, row.measured) for row in board.rows if not row.exact]).T
         ax.scatter(*points, color=color, marker=marker, s=30, zorder=3, label=board.lesson)
     exact = sum(row.exact for row in rows)
-    ax.plot([], [], " ", label=f"not drawn: {exact} counts and bytes, exact")
+    ax.plot([], [], " ", label=f"not drawn: {exact} counts and bytes, all exact")
     ax.set_ylabel("measured (the same unit)")
-    hits = sum(not row.missed for row in rows)
-    ax.set_title(f"{hits} of {len(rows)} predictions are within a factor of {MISS} of the measurement")
+    hits = sum(not row.missed for row in rows if not row.exact)
+    ax.set_title(f"{hits} of {len(drawn)} predicted times and ratios are within a factor of {MISS}")
     ax.legend(loc="upper left")
     if len(boards) == 1:
         numbered = {number: row for number, row in enumerate(rows, 1) if not row.exact}
@@ -188,11 +188,14 @@ def predicted_and_measured(*boards: Scoreboard, ax: Axes | None = None) -> Axes:
 
 
 def _number_points(ax: Axes, points: Mapping[int, tuple[float, float]]) -> None:
-    """A number beside each point, in the first of several places where it covers no point and no other number."""
-    places = [(6, -4), (-18, -4), (-6, 7), (-6, -16), (10, 7), (-22, 7), (10, -16), (-22, -16), (24, -4), (-36, -4)]
+    """A number beside each point, in the first of several places where it covers no point and no other number.
+
+    Upper points choose first, and further down the places below come first: so a number stands on its point's side.
+    """
+    places = [(6, -4), (-18, -4), (-6, -16), (10, -16), (-22, -16), (-6, 7), (10, 7), (-22, 7), (24, -4), (-36, -4)]
     taken = [tuple(ax.transData.transform(point)) for point in points.values()]
     pixels_per_point = ax.figure.dpi / 72
-    for number, point in points.items():
+    for number, point in sorted(points.items(), key=lambda numbered: -numbered[1][1]):
         x, y = ax.transData.transform(point)
         corners = [(x + dx * pixels_per_point, y + dy * pixels_per_point) for dx, dy in places]
         free = [place for place, (cx, cy) in enumerate(corners) if not _covers(cx, cy, taken, pixels_per_point)]
