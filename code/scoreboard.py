@@ -113,8 +113,8 @@ class Scoreboard:
         for number, row in enumerate(self.rows, 1):
             values = "".join(f"{_quantity(value, row.exact):>13}" for value in (row.predicted, row.measured))
             lines.append(f"{number:>3}  {row.what:{width}}{values}  {row.unit:9} {row.verdict.partition(';')[0]}")
-        lines += [f"\n{self.rows.index(row) + 1:>3}  {row.verdict}" for row in self.misses]
-        return "\n".join(lines)
+        why = [f"{self.rows.index(row) + 1:>3}  {row.verdict}" for row in self.misses]
+        return "\n".join([*lines, "", *why] if why else lines)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What a notebook saves: the table to read, and the rows as data for whoever collects them."""
