@@ -258,15 +258,21 @@ def predictions_table(boards: Sequence[Scoreboard]) -> str:
 
 def predictions_missed(boards: Sequence[Scoreboard]) -> str:
     """Every miss with its explanation, and whether an experiment of the lesson has tested it."""
-    misses = [(board.lesson, row) for board in boards for row in board.misses]
-    if not misses:
-        return wrap("None of them misses by more than 1.5 times.")
-    return "\n".join(wrap(f"- **{lesson}.** {capitalised(str(row))}.", indent="  ") for lesson, row in misses)
-
-
-def capitalised(text: str) -> str:
-    """With a capital letter at its beginning, the rest as it is."""
-    return text[:1].upper() + text[1:]
+    header = ["Lesson", "What", "Unit", "Predicted", "Measured", "Off by", "Why"]
+    rows = [
+        [
+            board.lesson.removeprefix("Lesson "),
+            row.what,
+            row.unit,
+            f"{row.predicted:.3g}",
+            f"{row.measured:.3g}",
+            f"{row.factor:.1f}",
+            f"*tested:* {row.tested}" if row.tested else f"*a guess:* {row.guess}",
+        ]
+        for board in boards
+        for row in board.misses
+    ]
+    return markdown(header, rows) if rows else wrap("None of them misses by more than 1.5 times.")
 
 
 # --- Markdown ----------------------------------------------------------------------------------------

@@ -241,7 +241,11 @@ def predictions() -> Sheet:
     open_rows = [row for row in rows if not row.exact]
     hits = sum(not row.missed for row in open_rows)
     sheet = Sheet(590, f"{hits} of {len(open_rows)} predicted times and ratios come within a factor of 1.5")
-    predicted_and_measured(*boards, ax=sheet.plot(86, 60, 690, 460)).set_title("")
+    axes = predicted_and_measured(*boards, ax=sheet.plot(86, 60, 690, 460))
+    axes.set_title("")
+    ends = axes.get_xlim()
+    powers = [10.0**power for power in range(-9, 10) if ends[0] <= 10.0**power <= ends[1]]  # none beyond the frame
+    axes.set(xticks=powers, yticks=powers)
     return sheet
 
 
