@@ -277,7 +277,8 @@ def test_a_learner_reads_solves_saves_and_comes_back(clone: Path) -> None:
             page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
             page.wait_for_timeout(1_000)
             assert page.locator(".jp-mod-dirty").count() == 0, "shown as unsaved on opening"
-            assert page.locator(".jp-OutputArea-output svg, .jp-OutputArea-output img").count() > 0, "no figures"
+            figures = page.locator(".jp-OutputArea-output svg, .jp-OutputArea-output img")
+            figures.first.wait_for(state="attached", timeout=60_000)  # Jupyter Lab draws the cells one after another
             browser.screenshot(page, "lab-lesson")
 
             follow_the_link_to_the_note_and_back(page)

@@ -1,0 +1,3 @@
+"""What only Lesson 1 draws."""
+
+from __future__ import annotations

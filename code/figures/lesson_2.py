@@ -1,0 +1,3 @@
+"""What only Lesson 2 draws."""
+
+from __future__ import annotations
