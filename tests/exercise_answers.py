@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import build_it
 import exercises
 import lessons
 from exercises import Result
@@ -21,6 +22,9 @@ SOLUTIONS = lessons.NOTEBOOKS / "solutions"
 NUMBERS = [1, 2, 3, 4, 5]
 CHECKS: dict[str, Callable[..., Result]] = {
     name: check for name, check in vars(exercises).items() if name.startswith("check_")
+}
+BUILDS: dict[str, Callable[..., Result]] = {  # of each lesson's last exercise
+    name: check for name, check in vars(build_it).items() if name.startswith("check_")
 }
 PARAMETERS = {name: list(inspect.signature(check).parameters) for name, check in CHECKS.items()}
 CALCULATIONS = [name for name, parameters in PARAMETERS.items() if parameters != ["function"]]
@@ -39,7 +43,8 @@ def lesson_path(number: int) -> Path:
 def check_calls(source: str) -> list[ast.Call]:
     """The calls of checks that are statements of their own in a code cell."""
     values = [node.value for node in ast.parse(source).body if isinstance(node, ast.Expr)]
-    return [value for value in values if isinstance(value, ast.Call) and getattr(value.func, "id", "") in CHECKS]
+    checks = {**CHECKS, **BUILDS}
+    return [value for value in values if isinstance(value, ast.Call) and getattr(value.func, "id", "") in checks]
 
 
 @cache
@@ -51,11 +56,17 @@ def solution_cells() -> list[str]:
 
 @cache
 def solved() -> dict[str, Any]:
-    """Every name that the solutions define."""
+    """Every name that the solutions define; the checks are not run."""
     names: dict[str, Any] = {}
     for source in solution_cells():
-        exec(compile(source.replace("print(", "str("), "the solutions", "exec"), names)
+        exec(compile(without_checks(source).replace("print(", "str("), "the solutions", "exec"), names)
     return names
+
+
+def without_checks(source: str) -> str:
+    """The cell up to the call of its check."""
+    calls = check_calls(source)
+    return "\n".join(source.splitlines()[: calls[0].lineno - 1]) if calls else source
 
 
 @cache

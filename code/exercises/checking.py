@@ -96,7 +96,7 @@ def _confession(error: Exception) -> str:
 
 
 def _is_ours(filename: str) -> bool:
-    return Path(filename).parent == Path(__file__).parent
+    return Path(filename).parent in (Path(__file__).parent, Path(__file__).parent.parent / "build_it")
 
 
 def is_blank(answer: Any) -> bool:
@@ -200,18 +200,28 @@ def call(function: Any, case: str, arguments: tuple, *, blank_is_wrong: bool = F
     if not callable(function):
         raise Wrong(f"expected a function, got {short(function)}")
     arguments = copy.deepcopy(arguments)
-    try:
+    with running(function, case):
         result = function(*arguments)
+    if is_blank(result) and not blank_is_wrong:
+        raise NotAttempted("the function returns nothing")
+    return result
+
+
+@contextmanager
+def running(answer: Any, case: str) -> Iterator[None]:
+    """Turn errors raised inside into complaints about the learner's function or class that was run for this case."""
+    try:
+        yield
+    except (Wrong, NotAttempted):
+        raise
     except Exception as error:
         # Torch raises NotImplementedError as well, for operations that a dtype does not have.
         if isinstance(error, NotImplementedError) and "not implemented for" not in str(error):
             raise NotAttempted from error
+        kind = "class" if inspect.isclass(answer) else "function"
         text = (str(error).strip() or "it came without a message").splitlines()[0]
-        line = _line_of(error, function)
-        raise Wrong(f"your function raised {type(error).__name__} for {case}{line}: {text}") from error
-    if is_blank(result) and not blank_is_wrong:
-        raise NotAttempted("the function returns nothing")
-    return result
+        line = _line_of(error, answer)
+        raise Wrong(f"your {kind} raised {type(error).__name__} for {case}{line}: {text}") from error
 
 
 def _line_of(error: Exception, function: Function) -> str:
@@ -219,16 +229,19 @@ def _line_of(error: Exception, function: Function) -> str:
 
     The line is the last one that ran in the file of the function. In a notebook every cell is a file of its own.
     """
-    code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
-    lines = [
-        number
-        for frame, number in traceback.walk_tb(error.__traceback__)
-        if code is not None and frame.f_code.co_filename == code.co_filename
-    ]
+    file = _file_of(function)
+    lines = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
     if not lines:
         return ""
-    text = linecache.getline(code.co_filename, lines[-1]).strip()
+    text = linecache.getline(file, lines[-1]).strip()
     return f", in line {lines[-1]}" + (f" (`{text}`)" if text else "")
+
+
+def _file_of(answer: Any) -> str | None:
+    """The file or cell that a function, or the first method of a class, was written in; `None` where there is none."""
+    functions = vars(answer).values() if inspect.isclass(answer) else [answer]
+    codes = [getattr(getattr(function, "__wrapped__", function), "__code__", None) for function in functions]
+    return next((code.co_filename for code in codes if code is not None), None)
 
 
 # --- Differences in words ------------------------------------------------------------------------------
