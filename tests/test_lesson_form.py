@@ -32,7 +32,7 @@ def test_a_lesson_can_be_read_in_one_sitting(path: Path) -> None:
 
 
 def plotting_lines(source: str) -> int:
-    """The lines of a cell that draw: of statements, at any depth, that begin with or assign from something that draws."""
+    """The lines of a cell that draw: of its statements, at any depth, that call something which draws."""
     lines: set[int] = set()
     for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE))):
         if isinstance(node, (ast.Expr, ast.Assign)) and draws(node.value):
