@@ -22,7 +22,7 @@ from helpers import run_continuous, run_static
 from lesson_3 import COURSE_BUDGETS, SLOTS, continuous_forwards, static_forwards, trace_of
 
 NAMES = [drawing.file_name for drawing in DRAWINGS]
-SMALLEST_TEXT = 9  # pixels, at the drawing's natural width
+SMALLEST_TEXT = 12  # pixels at the drawing's natural width, in which pages show it: 9 points
 SVG = "{http://www.w3.org/2000/svg}"
 
 

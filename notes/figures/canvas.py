@@ -23,7 +23,7 @@ from matplotlib.text import Text
 from figures import BLUE, ORANGE, PALE, PURPLE, use_style
 
 WIDTH = 800
-TITLE, BODY, SMALL = 16, 13, 11  # pixels
+TITLE, BODY, SMALL = 16, 13, 12  # pixels; nothing is smaller than 12, which is 9 points
 POINTS_PER_PIXEL = 0.75
 INK, CARD = "#1a1a1a", "#fcfcfa"
 STRONG = "strong"  # a thicker outline: a bold font would bring a second set of glyphs into every file

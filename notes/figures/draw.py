@@ -1,4 +1,6 @@
-"""Draw all drawings of the notes: `python notes/figures/draw.py` writes one SVG for each beside this file.
+"""Draw the drawings of the notes: `python notes/figures/draw.py` writes one SVG for each beside this file.
+
+Words behind it choose: `draw.py lesson_3 lesson_0_wastes` draws those whose names begin with one of them.
 
 What is data comes from the code of the lessons: real runs of the storyteller, real batches, real
 weights. Nothing depends on a clock; drawings about time compute it and say from what.
@@ -235,13 +237,14 @@ DRAWINGS = [
 ]
 
 
-def draw_all(folder: Path) -> None:
-    """Write every drawing into the folder."""
+def draw_all(folder: Path, beginnings: tuple[str, ...] = ()) -> None:
+    """Write the drawings whose names begin with one of `beginnings` into the folder; all of them if there are none."""
+    chosen = [drawing for drawing in DRAWINGS if drawing.file_name.startswith(beginnings or "")]
     with rc_context():
         set_style()
-        for drawing in tqdm(DRAWINGS, desc="drawings"):
+        for drawing in tqdm(chosen, desc="drawings"):
             drawing.draw().save(folder / drawing.file_name, drawing.alt)
 
 
 if __name__ == "__main__":
-    draw_all(Path(__file__).resolve().parent)
+    draw_all(Path(__file__).resolve().parent, tuple(sys.argv[1:]))
