@@ -7,6 +7,7 @@ The checks of `exercises` compare a small function with a reference. These run w
 model and the course's requests, and compare answers with answers, so they stand above all other modules of `code/`.
 """
 
+from .assembly import own_server
 from .lesson_1 import check_cache
 from .lesson_2 import check_batch_step
 from .lesson_3 import check_scheduler
@@ -19,4 +20,5 @@ __all__ = [
     "check_lora_layer",
     "check_quantized_linear",
     "check_scheduler",
+    "own_server",
 ]
