@@ -215,6 +215,15 @@ def test_figures_have_units_and_legends_and_redraw_the_same(gpt2, tmp_path):
         assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
 
 
+@pytest.mark.parametrize(("budgets", "shades"), [([9, 2], [False, False]), ([9, 2, 2], [True, False])])
+def test_a_time_line_speaks_of_two_shades_only_where_there_are_two(gpt2, budgets, shades):
+    trace = Trace()
+    run_continuous([Request([1], budget, ignore_eos=True) for budget in budgets], 2, model=gpt2, trace=trace)
+    ax = figures.timeline(trace, long_request=9)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [("two shades" in label) for label in labels[:2]] == shades
+
+
 def test_running_median_ignores_an_outlier():
     assert figures.running_median([1, 1, 99, 1, 1], window=3).tolist() == [1, 1, 1, 1, 1]
 

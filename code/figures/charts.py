@@ -112,13 +112,18 @@ def timeline(trace: Trace, ax: Axes | None = None, *, long_request: int | None =
     ax.grid(False)
     ax.set(xlabel="forward pass", ylabel="slot")
     handles = [
-        Patch(color=BLUE, label="short request" if long_request else "request (two shades in turn)"),
+        Patch(color=BLUE, label=_shades("short request" if long_request else "request", 2 in grid)),
         Patch(color=PALE, label="idle"),
     ]
     if long_request:
-        handles.insert(1, Patch(color=ORANGE, label=f"{long_request} tokens or more (two shades each)"))
+        handles.insert(1, Patch(color=ORANGE, label=_shades(f"{long_request} tokens or more", 4 in grid)))
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=3)
     return ax
+
+
+def _shades(words: str, two: bool) -> str:
+    """What a colour of a time line means, with a remark where its lighter shade occurs too."""
+    return f"{words} (two shades in turn)" if two else words
 
 
 def predicted_and_measured(*boards: Scoreboard, ax: Axes | None = None) -> Axes:
