@@ -34,39 +34,45 @@ def check_kv_cache(llama_bytes_per_token: int | None, llama_users: int | None) -
     compare_number("llama_users", llama_users, fits, mistakes)
 
 
-def _positions(prompt_length: int, new_tokens: int, use_cache: bool) -> int:
-    lengths = [prompt_length + made for made in range(new_tokens)]  # of the whole sequence, before each new token
-    if not use_cache:
-        return sum(lengths)
-    return sum(lengths[:1]) + len(lengths[1:])
+def _positions(turns: list[tuple[int, int]], keep_cache: bool) -> int:
+    total = 0
+    for turn, (user, answer) in enumerate(turns):
+        earlier = sum(map(sum, turns[:turn]))  # tokens of the conversation before this turn
+        unread = min(earlier, 1) if keep_cache else earlier
+        total += unread + user + answer - 1
+    return total
 
 
-@exercise("without a cache the work grows with the square of the length, with one it grows with the length")
+@exercise("a kept cache saves reading the conversation again, at the price of the memory it takes while nobody writes")
 def check_positions_processed(function: Function | None) -> None:
-    """Exercise 1.2: how many token positions go through the model."""
+    """Exercise 1.2: how many token positions go through the model in a conversation."""
     cases = {
-        "the example with a cache": (7, 3, True),
-        "the example without a cache": (7, 3, False),
-        "a long answer with a cache": (100, 900, True),
-        "a long answer without a cache": (100, 900, False),
-        "one new token with a cache": (5, 1, True),
-        "one new token without a cache": (5, 1, False),
-        "no new token with a cache": (5, 0, True),
-        "no new token without a cache": (5, 0, False),
+        "the example without the cache": ([(7, 3), (4, 2)], False),
+        "the example with the cache kept": ([(7, 3), (4, 2)], True),
+        "a single turn without the cache": ([(5, 9)], False),
+        "a single turn with the cache kept": ([(5, 9)], True),
+        "three answers of one token without the cache": ([(4, 1), (1, 1), (6, 1)], False),
+        "three answers of one token with the cache kept": ([(4, 1), (1, 1), (6, 1)], True),
+        "twenty turns without the cache": ([(30, 100)] * 20, False),
+        "twenty turns with the cache kept": ([(30, 100)] * 20, True),
     }
     mistakes = {
-        "the last token is never sent through the model": lambda prompt, new, use_cache: (
-            prompt + new if use_cache else _positions(prompt, new + 1, False)
+        "the last token of an answer is not read for that answer": lambda turns, keep: (
+            sum(map(sum, turns)) if keep else _positions(turns, False) + len(turns)
         ),
-        "without a cache, the last token is never sent through the model": lambda prompt, new, use_cache: _positions(
-            prompt, new + (not use_cache), use_cache
+        "with the cache kept, the last token of an answer still has to be read in the next turn": lambda turns, keep: (
+            sum(user + answer - 1 for user, answer in turns) if keep else _positions(turns, False)
         ),
-        "with a cache, the prompt is sent only once": lambda prompt, new, use_cache: prompt * new,
-        "with a cache, a token that was sent once is not sent again": lambda prompt, new, use_cache: _positions(
-            prompt, new, False
+        "with the cache kept, what was read once is not read again": lambda turns, keep: _positions(turns, False),
+        "without the cache, every turn reads the whole conversation again": lambda turns, keep: _positions(turns, True),
+        "within an answer the model uses a cache": lambda turns, keep: sum(
+            sum(map(sum, turns[:turn])) * answer + user * answer + answer * (answer - 1) // 2
+            for turn, (user, answer) in enumerate(turns)
         ),
-        "without a cache, the whole sequence is sent for every new token": lambda prompt, new, use_cache: _positions(
-            prompt, new, True
+        "without the cache, the model reads its own earlier answers again too": lambda turns, keep: (
+            _positions(turns, True)
+            if keep
+            else sum(sum(user for user, _ in turns[: turn + 1]) + turns[turn][1] - 1 for turn in range(len(turns)))
         ),
     }
     compare_function(function, _positions, cases, mistakes)
