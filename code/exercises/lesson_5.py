@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +12,23 @@ from transformers.pytorch_utils import Conv1D
 from .checking import Function, Wrong, call, compare_function, compare_number, exercise, normal
 
 
-@exercise("a quarter of a percent of GPT-2's parameters is trained, and only they need optimizer memory")
+@exercise("about a fifth of a percent of GPT-2's parameters is trained, and only they need optimizer memory")
 def check_trainable_parameters(lora_parameters: int | None, lora_adam_bytes: int | None) -> None:
-    """Exercise 5.1: trainable parameters and optimizer memory of LoRA on GPT-2's attention."""
-    layers, rank, width = 12, 8, 768
-    expected = layers * rank * (width + 3 * width)
+    """Exercise 5.1: trainable parameters and optimizer memory of LoRA on two layers of each of GPT-2's blocks."""
+    blocks, width = 12, 768
+    attention, mlp = width + 3 * width, width + 4 * width  # in + out of c_attn and of c_fc
+    expected = blocks * (4 * attention + 2 * mlp)
     mistakes = {
-        "that is one layer": expected // layers,
-        "c_attn makes queries, keys and values together: it is wider on the way out": layers * rank * 2 * width,
-        "one pair of factors serves queries, keys and values together": 3 * layers * rank * 2 * width,
-        "that is A alone": layers * rank * width,
-        "that is B alone": layers * rank * 3 * width,
-        "those are the frozen weights": layers * width * 3 * width,
+        "that is one block; GPT-2 small has more": expected // blocks,
+        "c_attn makes queries, keys and values together: it is wider on the way out": blocks * (8 * width + 2 * mlp),
+        "one pair of factors serves queries, keys and values together": blocks * (3 * 8 * width + 2 * mlp),
+        "that is c_attn alone": blocks * 4 * attention,
+        "that is c_fc alone": blocks * 2 * mlp,
+        "each layer has a rank of its own": blocks * 4 * (attention + mlp),
+        "the two ranks are exchanged": blocks * (2 * attention + 4 * mlp),
+        "that is A alone": blocks * (4 + 2) * width,
+        "that is B alone": blocks * (4 * 3 + 2 * 4) * width,
+        "those are the frozen weights": blocks * (3 + 4) * width**2,
     }
     compare_number("lora_parameters", lora_parameters, expected, mistakes)
     mistakes = {
@@ -85,44 +91,76 @@ def check_smallest_rank(function: Function | None) -> None:
     compare_function(function, _smallest_rank, cases, mistakes)
 
 
-def _merged_weight(layer: nn.Module, a: Tensor, b: Tensor, scaling: float) -> Tensor:
-    update = scaling * torch.einsum("or,ri->oi", b, a)  # (out, in)
-    return layer.weight.detach() + (update.T if isinstance(layer, Conv1D) else update)
+Adapters = list[tuple[Tensor, Tensor, float]]  # for each adapter a (r, in), b (out, r) and its scaling
 
 
-def _merged_by_shape(layer: nn.Module, a: Tensor, b: Tensor, scaling: float) -> Tensor:
-    update = scaling * b @ a
-    return layer.weight.detach() + (update if update.shape == layer.weight.shape else update.T)
+def _merged_weight(layer: nn.Module, adapters: Adapters) -> Tensor:
+    weight = layer.weight.detach().clone()
+    for a, b, scaling in adapters:
+        update = scaling * torch.einsum("or,ri->oi", b, a)  # (out, in)
+        weight += update.T if isinstance(layer, Conv1D) else update
+    return weight
 
 
-def _layer_case(kind: type, in_features: int, out_features: int, scaling: float) -> tuple:
-    """A layer of this kind with random weights, the factors of an adapter of rank 2, and the scaling."""
+def _merged_by_shape(layer: nn.Module, adapters: Adapters) -> Tensor:
+    updates = [scaling * b @ a for a, b, scaling in adapters]
+    fitting = [update if update.shape == layer.weight.shape else update.T for update in updates]
+    return sum(fitting, layer.weight.detach())
+
+
+def _merged_in_one_product(layer: nn.Module, adapters: Adapters) -> Tensor:
+    """The mistake of adding up the factors before they are multiplied; missing ranks count as zeros."""
+    if not adapters:
+        return layer.weight.detach()
+    rank = max(len(a) for a, _, _ in adapters)
+    a = sum(nn.functional.pad(a, (0, 0, 0, rank - len(a))) for a, _, _ in adapters)
+    b = sum(scaling * nn.functional.pad(b, (0, rank - b.shape[1])) for _, b, scaling in adapters)
+    return _merged_weight(layer, [(a, b, 1.0)])
+
+
+def _layer_case(kind: type, in_features: int, out_features: int, scalings: Mapping[int, float]) -> tuple:
+    """A layer of this kind with random weights, and adapters of these ranks and scalings."""
     if kind is nn.Linear:
         layer, shape = nn.Linear(in_features, out_features), (out_features, in_features)
     else:
         layer, shape = Conv1D(out_features, in_features), (in_features, out_features)
     layer.weight = nn.Parameter(normal(*shape))
-    return layer, normal(2, in_features, seed=1), normal(out_features, 2, seed=2), scaling
+    adapters = [
+        (normal(rank, in_features, seed=2 * rank), normal(out_features, rank, seed=2 * rank + 1), scaling)
+        for rank, scaling in scalings.items()
+    ]
+    return layer, adapters
 
 
-@exercise("nn.Linear keeps (out, in) and Conv1D (in, out); only layers that are not square show the difference")
+@exercise("products are added up, never the factors; and a Conv1D keeps its weight as (in, out), square or not")
 def check_merged_weight(function: Function | None) -> None:
-    """Exercise 5.3: a low-rank update merged into a layer of either kind."""
+    """Exercise 5.3: several low-rank updates merged into a layer of either kind."""
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         example = nn.Linear(2, 1)
         example.weight = nn.Parameter(torch.tensor([[1.0, 2.0]]))
+        first = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0]]), 2.0
+        second = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0]]), 0.5
         cases = {
-            "the example": (example, torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0]]), 2.0),
-            "an nn.Linear": _layer_case(nn.Linear, 6, 4, 0.5),
-            "a Conv1D": _layer_case(Conv1D, 6, 4, 2.0),
-            "a square nn.Linear": _layer_case(nn.Linear, 5, 5, 2.0),
-            "a square Conv1D": _layer_case(Conv1D, 5, 5, 0.5),
+            "the example": (example, [first, second]),
+            "an nn.Linear": _layer_case(nn.Linear, 6, 4, {2: 0.5}),
+            "a Conv1D": _layer_case(Conv1D, 6, 4, {2: 2.0, 1: 0.5}),
+            "a square nn.Linear": _layer_case(nn.Linear, 5, 5, {1: 2.0, 3: 0.5, 2: 1.5}),
+            "a square Conv1D": _layer_case(Conv1D, 5, 5, {3: 0.5}),
+            "no adapters": _layer_case(Conv1D, 3, 4, {}),
         }
     mistakes = {
-        "the scaling is missing": lambda layer, a, b, scaling: _merged_weight(layer, a, b, 1.0),
-        "add the layer's own weight": lambda layer, *given: _merged_weight(layer, *given) - layer.weight,
+        "each adapter has a scaling of its own": lambda layer, adapters: _merged_weight(
+            layer, [(a, b, 1.0) for a, b, _ in adapters]
+        ),
+        "add the layer's own weight": lambda layer, adapters: _merged_weight(layer, adapters) - layer.weight,
+        "add the layer's own weight once": lambda layer, adapters: (
+            _merged_weight(layer, adapters) + (len(adapters) - 1) * layer.weight.detach()
+        ),
         "a Conv1D keeps its weight as (in, out), square or not": _merged_by_shape,
         "return the weight as the layer keeps it": lambda *given: _merged_weight(*given).T,
+        "that is the first adapter alone": lambda layer, adapters: _merged_weight(layer, adapters[:1]),
+        "that is the last adapter alone": lambda layer, adapters: _merged_weight(layer, adapters[-1:]),
+        "multiply the factors of each adapter before you add anything up": _merged_in_one_product,
     }
     compare_function(function, _merged_weight, cases, mistakes)
     for name, (layer, *others) in copy.deepcopy(cases).items():
