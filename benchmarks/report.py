@@ -1,11 +1,12 @@
-"""The tables of README and Lesson 0, and the sentences that read them, from what ladder.py and peers.py have measured
-and from what the lessons have predicted.
+"""The tables of README and of the note on the ladder, and the sentences that say what they mean.
+
+They come from what ladder.py and peers.py have measured, and from what the lessons have predicted.
 
     python benchmarks/report.py            print them
-    python benchmarks/report.py --write    put them into README.md and notes/Lesson_0.md, and draw both figures again
+    python benchmarks/report.py --write    put them into README.md and notes/Ladder.md, and draw their figures again
 
-On those pages each stands between two comments, `<!-- measured: NAME -->` and `<!-- end -->`. Whatever is written there
-by hand is replaced; a test holds what is there equal to what is printed here.
+On those pages each of them stands between two comments, `<!-- measured: NAME -->` and `<!-- end -->`. Whatever anybody
+writes between the two by hand is replaced. A test holds the pages equal to what this program prints.
 """
 
 from __future__ import annotations
@@ -55,48 +56,47 @@ def ladder_table(result: dict[str, Any]) -> str:
     return markdown(header, rows)
 
 
-def ladder_reading(result: dict[str, Any], lesson_2: str = "notes/Lesson_2.md") -> str:
-    """What the columns of answers say, and why static batches do what they do."""
-    return "\n\n".join([answers_text(result), wrap(static_batches_text(result, lesson_2))])
-
-
 def answers_text(result: dict[str, Any]) -> str:
     """How many tokens change, on which model, and what that does not say."""
     exact, rounded = ([row for row in result["rungs"] if row["exact"] is wanted] for wanted in (True, False))
     requests, sample = result["requests"], result["storyteller_sample"]
     fewest = min(row["same_answers"] for row in exact)
-    unchanged = "no answer changes by a single token" if fewest == requests else f"{fewest} of {requests} answers stay"
+    unchanged = "not one token changes" if fewest == requests else f"{fewest} of {requests} answers stay the same"
     random_weights = listed([f"{row['same_answers']}" for row in rounded])
     trained = listed([f"{row['storyteller_same_answers']}" for row in rounded])
     return wrap(
-        f"Down to the rung *{exact[-1]['name']}*, {unchanged}. The rungs below it round the weights. The timed model "
-        f"has random weights, and {random_weights} of its {requests} answers stay the same there. What rounding does "
-        "to text shows on a model that has learned something, and that is the storyteller: of its "
-        f"{rounded[0]['storyteller_answers']} answers ({sample['answers_begin_with_tokens']} given tokens, then up to "
-        f"{sample['answers_have_tokens_at_most']} new ones), {trained} stay the same. It has about six million "
-        "parameters; a larger model may lose more by the same rounding, or less. In bf16, and on a GPU, tokens may "
-        "also change with the number of rows in the batch, because another kernel may add in another order."
+        f"Down to the rung *{exact[-1]['name']}*, {unchanged}. The rungs below it round the weights, and rounding can "
+        f"change an answer. The model that is timed has random weights: {random_weights} of its {requests} answers "
+        "stay the same when they are rounded. But random weights say little about text. So the storyteller, which has "
+        f"learned to write, answers {rounded[0]['storyteller_answers']} prompts on the same rungs (each begins with "
+        f"{sample['answers_begin_with_tokens']} given tokens and gets up to {sample['answers_have_tokens_at_most']} "
+        f"new ones), and {trained} of these answers stay the same. The storyteller has about six million parameters; "
+        "the same rounding may change more answers of a larger model, or fewer. In bf16, and on a GPU, a token may "
+        "also change with the number of rows in the batch, because another kernel may then add up the same numbers in "
+        "another order."
     )
 
 
-def static_batches_text(result: dict[str, Any], lesson_2: str) -> str:
+def static_batches_text(result: dict[str, Any], lesson_2: str = "Lesson_2.md") -> str:
     """Whether static batches gain or lose here, and the two measurements that explain it."""
     rungs, slots = by_name(result), result["workload"]["slots"]
     alone, static, packed = rungs["KV cache"], rungs["static batches"], rungs["packed weights, fp32"]
     useful = result["tokens"] / (static["forwards"] * slots)
     count = f"{static['forwards']} forwards instead of {alone['forwards']}"
-    times = f"{static['median_s']:.1f} s, and one request at a time, with its cache, {alone['median_s']:.1f} s"
+    seconds, seconds_alone = f"{static['median_s']:.1f} s", f"{alone['median_s']:.1f} s"
     verdict = (
-        f"Static batches lose here: they take {times}, although the batches need {count}."
+        f"Here static batches are slower than no batches. They take {seconds}, and one request at a time with its "
+        f"cache takes {seconds_alone}, although the batches need {count}. There are two reasons."
         if static["median_s"] > alone["median_s"]
-        else f"Static batches take {times}: less of a gain than {count} promise."
+        else f"Static batches take {seconds} instead of {seconds_alone}. This is less of a gain than {count} promise, "
+        "for two reasons."
     )
     return (
-        f"{verdict} Only {useful * 100:.0f} % of the places in those forwards make a token that somebody asked for, "
-        f"and on weights as they are stored one step of {slots} rows takes {step_ratio(static, slots):.1f} times as "
-        "long as a step of one row. That is PyTorch's fp32 kernel for such weights, and not GPT-2's own kind of layer: "
-        f"[Lesson 2]({lesson_2}) times `nn.Linear` beside it. On packed weights {slots} rows take "
-        f"{step_ratio(packed, slots):.1f} times as long as one."
+        f"{verdict} Only {useful * 100:.0f} % of the places in those forwards make a token that somebody asked for. "
+        f"And with the weights as they are stored, a step of {slots} rows takes {step_ratio(static, slots):.1f} times "
+        "as long as a step of one row. That is how PyTorch's kernel works on fp32 weights in this layout, and it is "
+        f"the same for `nn.Linear` as for GPT-2's own kind of layer ([Lesson 2]({lesson_2}) times both). With packed "
+        f"weights a step of {slots} rows takes {step_ratio(packed, slots):.1f} times as long as a step of one row."
     )
 
 
@@ -108,20 +108,21 @@ def count_and_clock(result: dict[str, Any]) -> str:
     fewer = positions(workload, cached=False) / positions(workload, cached=True)
     one, many = ([row["decode_step_s"][rows] * 1e3 for row in (continuous, packed)] for rows in ("1", str(slots)))
     paragraphs = [
-        f"**KV cache.** The model works on {fewer:.0f} times fewer positions, and the time falls "
-        f"{kv['times_the_rung_before']:.1f} times: a forward over one position reads all weights, as does a forward "
-        "over fifty.",
-        f"**Batching.** {static_batches_text(result, 'Lesson_2.md')}",
-        f"**Continuous batching.** The count promises {static['forwards']} / {continuous['forwards']} = "
-        f"{static['forwards'] / continuous['forwards']:.1f} times, the clock says "
+        f"**KV cache.** The model has {fewer:.0f} times fewer tokens to work on, but the time falls only "
+        f"{kv['times_the_rung_before']:.1f} times: a forward over one token has to read all the weights, just as a "
+        "forward over fifty has.",
+        f"**Batching.** {static_batches_text(result)}",
+        f"**Continuous batching.** The count of forwards promises {static['forwards']} / {continuous['forwards']} = "
+        f"{static['forwards'] / continuous['forwards']:.1f} times, and the clock measures "
         f"{continuous['times_the_rung_before']:.1f}.",
-        f"**Packed weights.** The same numbers, in another order in memory. A step of one row takes {one[1]:.1f} ms "
-        f"instead of {one[0]:.1f}, and a step of {slots} rows {many[1]:.1f} ms instead of {many[0]:.1f}.",
-        f"**bf16 and int8.** A forward reads {megabytes(bf16)} and {megabytes(int8)} MB of weights instead of "
-        f"{megabytes(packed)}. The {packed['median_s']:.1f} s become {bf16['median_s']:.1f} and "
-        f"{int8['median_s']:.1f}: attention, some hundred small operations and the search for the largest of 50,257 "
-        "logits do not shrink with the weights. This int8 rounds the output head too, which the table above leaves in "
-        "fp32.",
+        "**Packed weights.** These are the same numbers in another order in memory, the order in which the kernel "
+        f"reads them. A step of one row takes {one[1]:.1f} ms instead of {one[0]:.1f}, and a step of {slots} rows "
+        f"{many[1]:.1f} ms instead of {many[0]:.1f}.",
+        f"**bf16 and int8.** A forward reads {megabytes(bf16)} MB of weights in bf16 and {megabytes(int8)} MB in int8 "
+        f"instead of {megabytes(packed)} MB. The time falls less, from {packed['median_s']:.1f} s to "
+        f"{bf16['median_s']:.1f} and {int8['median_s']:.1f}, because not everything is weights: attention, some "
+        "hundred small operations and the search for the largest of 50,257 logits do not shrink with them. The int8 "
+        "of this rung rounds the output head too; the count of megabytes in Lesson 0 leaves the head in fp32.",
     ]
     return "\n".join(wrap(f"- {paragraph}", indent="  ") for paragraph in paragraphs)
 
@@ -163,13 +164,14 @@ def decode_step_caption(result: dict[str, Any]) -> str:
     before, after = (value / 1e9 for value in result["bandwidth_before_and_after_bytes_per_s"])
     sample, card = result["storyteller_sample"], model_card()
     return wrap(
-        f"Floor: the weights' bytes over a memory bandwidth of {bandwidth:.1f} GB/s, the better of two measurements "
-        f"in the same run ({before:.1f} and {after:.1f}: on a shared machine it comes and goes). Resident: the memory "
-        "that the process gains with the model. Packed models hold the embedding twice, for the lookup and packed for "
-        f"the output head. Perplexity: the storyteller's, on {sample['documents']} held-out documents "
-        f"({sample['tokens']:,} tokens). The number belongs to this sample: on the {card['documents']:,} documents of "
-        f"the model card it is {card['perplexity']:.2f}, and Lesson 4 takes a sample of its own. Processor: "
-        f"{result['machine']['processor']}."
+        "*Floor* is the time in which the memory can deliver the weights at best: their bytes divided by a bandwidth "
+        f"of {bandwidth:.1f} GB/s. That is the better of two measurements in the same run ({before:.1f} and "
+        f"{after:.1f} GB/s; on a shared machine the bandwidth comes and goes). *Resident* is how much more memory the "
+        "process takes once it has loaded the model. Packed models hold the embedding twice: once to look tokens up, "
+        f"and once packed for the output head. *Perplexity* is that of the storyteller on {sample['documents']} "
+        f"held-out documents ({sample['tokens']:,} tokens). Other samples give other numbers: on the "
+        f"{card['documents']:,} documents of the model card it is {card['perplexity']:.2f}, and Lesson 4 takes a "
+        f"sample of its own. All this was measured on this processor: {result['machine']['processor']}."
     )
 
 
@@ -190,14 +192,16 @@ def peers_reading(result: dict[str, Any]) -> str:
         return f"{rows[key]['times_ours'][ours or rows[key]['like']]:.2f}"
 
     return wrap(
-        f"Like with like, in fp32: beside our static batches, `generate` takes {times('transformers-static')} times as "
-        f"long and CTranslate2 {times('ctranslate2-fp32')} times. Beside our continuous batching on the same weights, "
-        f"transformers' manager takes {times('transformers-manager')} times as long with 8 slots, which is what ours "
-        f"has, and {times('transformers-manager-open', 'ours-continuous')} times with as many as it likes. Beside our "
-        f"packed models, OpenVINO takes {times('openvino-fp32')} times as long in fp32, {times('openvino-bf16')} in "
-        f"bf16 and {times('openvino-int8')} in int8. Our packed model is faster than transformers because it is "
-        f"packed: beside it in fp32, transformers' manager takes {times('transformers-manager', 'ours-packed')} and "
-        f"{times('transformers-manager-open', 'ours-packed')} times as long."
+        "Only systems that work alike should be compared. In fp32, with static batches, `generate` takes "
+        f"{times('transformers-static')} times as long as this project and CTranslate2 {times('ctranslate2-fp32')} "
+        "times. In fp32, with continuous batching on the same weights, transformers' manager takes "
+        f"{times('transformers-manager')} times as long with 8 slots, which is the number that we use, and "
+        f"{times('transformers-manager-open', 'ours-continuous')} times with as many slots as it chooses. OpenVINO "
+        "compiles the model before it serves, so we compare it with our packed models: it takes "
+        f"{times('openvino-fp32')} times as long in fp32, {times('openvino-bf16')} times in bf16 and "
+        f"{times('openvino-int8')} times in int8. Our packed model is faster than transformers, but only because it is "
+        f"packed: transformers' manager takes {times('transformers-manager', 'ours-packed')} and "
+        f"{times('transformers-manager-open', 'ours-packed')} times as long as it does."
     )
 
 
@@ -230,13 +234,15 @@ def peers_caption(result: dict[str, Any]) -> str:
     )
     tokens = "Every fp32 system finds the same tokens." if exact else "Not every fp32 system finds the same tokens."
     return wrap(
-        "Times ours: how many times as long as this project takes, within each of "
-        f"{result['rounds']} rounds; the median of these need not be the ratio of the medians. Alike: beside ours with "
-        "the same slots, batching and precision, packed for OpenVINO, which compiles the model before it serves, and "
-        "as it is for the others; we have no static int8. Packed: beside our packed model in the same precision (int8: "
-        f"with the head), by continuous batching, whatever the system does. {tokens} One difference to OpenVINO is "
-        "that it compiles the whole forward into one graph, where the loop here starts every operation from Python; "
-        "and its int8, unlike ours, also computes in bf16 and keeps the cache in 8 bits where the processor can."
+        "*Times ours* says how many times as long as this project a system takes. The ratio is taken within each of "
+        f"{result['rounds']} rounds, and the table shows the median of the ratios, which need not be the ratio of the "
+        "medians. *Alike* compares with the system of ours that has the same slots, batching and precision; ours is "
+        "packed where the other system is OpenVINO, and as it is for the others. We have no static int8. *Packed* "
+        "compares with our packed model in the same precision, by continuous batching, whatever the other system does "
+        f"(in int8, the one whose output head is rounded too). {tokens} OpenVINO differs from our loop in two ways "
+        "that may explain its lead, which nobody here has tested: it compiles the whole forward into one graph, where "
+        "our loop starts every operation from Python, and its int8 also computes in bf16 and keeps the cache in 8 bits "
+        "where the processor can."
     )
 
 
@@ -284,7 +290,7 @@ def by_name(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def step_ratio(row: dict[str, Any], rows: int) -> float:
-    """How many times as long as a decode step of one row one with so many rows takes."""
+    """The time of a decode step with this many rows, divided by the time of a step with one row."""
     return row["decode_step_s"][str(rows)] / row["decode_step_s"]["1"]
 
 
@@ -328,18 +334,19 @@ class Block(NamedTuple):
         return f"<!-- measured: {self.make.__name__} -->\n\n{self.make(results)}\n\n<!-- end -->"
 
 
+LADDER_PAGE = "notes/Ladder.md"
 BLOCKS = (
-    Block("README.md", ladder_table, "ladder-cpu.json"),
-    Block("README.md", ladder_reading, "ladder-cpu.json"),
-    Block("notes/Lesson_0.md", count_and_clock, "ladder-cpu.json"),
-    Block("notes/Lesson_0.md", answers_text, "ladder-cpu.json"),
-    Block("notes/Lesson_0.md", decode_step_table, "ladder-cpu.json"),
-    Block("notes/Lesson_0.md", decode_step_caption, "ladder-cpu.json"),
-    Block("notes/Lesson_0.md", peers_reading, "peers-cpu.json"),
-    Block("notes/Lesson_0.md", peers_table, "peers-cpu.json"),
-    Block("notes/Lesson_0.md", peers_caption, "peers-cpu.json"),
-    Block("notes/Lesson_0.md", predictions_table),
-    Block("notes/Lesson_0.md", predictions_missed),
+    Block("README.md", answers_text, "ladder-cpu.json"),
+    Block(LADDER_PAGE, ladder_table, "ladder-cpu.json"),
+    Block(LADDER_PAGE, count_and_clock, "ladder-cpu.json"),
+    Block(LADDER_PAGE, answers_text, "ladder-cpu.json"),
+    Block(LADDER_PAGE, decode_step_table, "ladder-cpu.json"),
+    Block(LADDER_PAGE, decode_step_caption, "ladder-cpu.json"),
+    Block(LADDER_PAGE, peers_reading, "peers-cpu.json"),
+    Block(LADDER_PAGE, peers_table, "peers-cpu.json"),
+    Block(LADDER_PAGE, peers_caption, "peers-cpu.json"),
+    Block(LADDER_PAGE, predictions_table),
+    Block(LADDER_PAGE, predictions_missed),
 )
 
 
@@ -367,29 +374,20 @@ def write_pages(root: Path = ROOT) -> list[str]:
 
 
 def draw_figures() -> list[str]:
-    """Draw the figures of the ladder and of the peers again. Returns their names."""
+    """Draw the figures of the ladder, the systems and the predictions again. Returns their names."""
     folder = ROOT / "notes" / "figures"
     sys.path[:0] = [str(folder), str(ROOT / "code")]
-    from matplotlib import rc_context
+    from draw import DRAWINGS, draw_all
 
-    import lesson_0
-    from canvas import set_style
-    from draw import DRAWINGS
-
-    drawings = [
-        drawing for drawing in DRAWINGS if drawing.draw in (lesson_0.ladder, lesson_0.peers, lesson_0.predictions)
-    ]
-    with rc_context():
-        set_style()
-        for drawing in drawings:
-            drawing.draw().save(folder / drawing.file_name, drawing.alt)
-    return [drawing.file_name for drawing in drawings]
+    beginnings = ("lesson_0_ladder", "ladder_page")
+    draw_all(folder, beginnings)
+    return [drawing.file_name for drawing in DRAWINGS if drawing.file_name.startswith(beginnings)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Tables and sentences from the benchmarks' results.")
-    parser.add_argument("--write", action="store_true", help="put them into README and notes, and draw the figures")
+    parser.add_argument("--write", action="store_true", help="put them into the pages, and draw the figures")
     if not parser.parse_args(arguments).write:
         print("\n\n".join(block.text for block in BLOCKS))
         return

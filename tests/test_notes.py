@@ -33,6 +33,13 @@ SECTIONS = (
     "Further reading",
     "Notebook",
 )
+FIRST_STEPS = (  # only Lesson 0 has these, before all others: they are for whoever has never served a model
+    "What a language model does with a prompt",
+    "What a server is asked to do",
+    "What is scarce",
+)
+# Pages behind the lessons, where each sends its reader at its end, and the longest that its running text may be.
+LADDER, APPENDIX = NOTES / "Ladder.md", NOTES / "Appendix_transformers_4.md"
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
@@ -58,8 +65,9 @@ def test_there_is_a_note_for_the_introduction_and_for_each_lesson():
 @each_lesson
 def test_note_has_all_sections_in_order(note):
     headings = re.findall(r"^## (.+)$", text_of(note), flags=re.MULTILINE)
-    assert len(headings) == len(SECTIONS)
-    assert all(heading.startswith(required) for heading, required in zip(headings, SECTIONS, strict=True)), headings
+    required = (*FIRST_STEPS, *SECTIONS) if note.stem == "Lesson_0" else SECTIONS
+    assert len(headings) == len(required)
+    assert all(heading.startswith(title) for heading, title in zip(headings, required, strict=True)), headings
 
 
 def words(markdown: str) -> int:
@@ -85,6 +93,43 @@ def test_note_ends_with_its_notebook_and_an_assignment(note):
     assert "**Assignment:**" in end and "exercises" in end
     assert number == "0" or re.search(rf"\.\./notebooks/Lesson_{number}-\w", end)
     assert number == "0" or f"../notebooks/solutions/Lesson_{number}-Solutions.ipynb" in end
+
+
+def test_lesson_0_says_every_word_of_serving_before_it_is_used_to_explain_the_lessons():
+    """Each of these stands in italics where it first comes, and it first comes before the map of the lessons."""
+    text = text_of(NOTES / "Lesson_0.md")
+    first_steps = text[: text.index(f"## {SECTIONS[0]}")]
+    terms = ("prompt", "answer", "token", "forward", "prefill", "decode", "request", "TTFT", "TPOT", "latency")
+    for term in (*terms, "throughput"):
+        said = re.search(rf"\*{term}s?\*", first_steps)
+        assert said, f"{term} is not introduced"
+        before = IMAGE.sub("", first_steps[: said.start()]).partition("\n## ")[2]
+        assert not re.search(rf"\b{term}s?\b", before.partition("\n")[2]), f"{term} is used before it is said"
+
+
+@pytest.mark.parametrize("page", [LADDER, APPENDIX], ids=lambda path: path.stem)
+def test_a_page_behind_the_lessons_is_linked_short_and_says_where_to_go_next(page):
+    for start in (ROOT / "README.md", NOTES / "Lesson_0.md"):
+        assert re.search(rf"\]\((?:notes/)?{page.name}[)#]", text_of(start)), (
+            f"{start.name} does not lead to {page.name}"
+        )
+    assert 150 <= words(text_of(page)) <= 2000
+    last = text_of(page).strip().split("\n\n")[-1]
+    assert "](../README.md" in last and re.search(r"\]\((Lesson_\d|\.\./notebooks/)", last)
+
+
+OLD_VERSION = re.compile(r"transformers 4|\b4\.x\b|\bversion 4\b", re.IGNORECASE)
+
+
+def test_only_the_appendix_speaks_of_the_old_transformers():
+    """Whoever never used version 4 need not read about it."""
+    pages = {path.name: text_of(path) for path in [ROOT / "README.md", *NOTES.glob("*.md")]}
+    for notebook in NOTEBOOKS:
+        cells = nbformat.read(notebook, as_version=4).cells
+        pages[notebook.name] = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    link = re.compile(r"for readers of code that was written for transformers 4\b")  # what the README says of it
+    found = [name for name, text in pages.items() if OLD_VERSION.search(link.sub("", " ".join(text.split())))]
+    assert found == [APPENDIX.name]
 
 
 @each_lesson
@@ -128,6 +173,7 @@ def test_drawings_exist_and_are_described_by_their_own_words():
 
 
 def test_every_committed_drawing_is_used_once():
+    """Only the README repeats one, the ladder."""
     used = sorted(Path(path).name for _, _, path in linked_drawings())
     assert used == sorted(path.name for path in FIGURES.glob("*.svg"))
 

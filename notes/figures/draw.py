@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "code"))
 from matplotlib import rc_context
 from tqdm.auto import tqdm
 
+import ladder_page
 import lesson_0
 import lesson_1
 import lesson_2
@@ -41,6 +42,11 @@ class Drawing(NamedTuple):
 
 DRAWINGS = [
     Drawing(
+        lesson_0.one_token_at_a_time,
+        "The storyteller finishes the proverb A friend in need: each of eight forwards reads the text so far and adds "
+        "one token, first is, then a, friend, a space, ind, eed, a full stop and the end.",
+    ),
+    Drawing(
         lesson_0.wastes,
         "Five wastes of serving and the technique that removes each: recomputed tokens (KV cache), weights read for "
         "one token (batching), finished rows that keep their slot (continuous batching), four bytes per weight "
@@ -62,12 +68,12 @@ DRAWINGS = [
         "cache, in static batches, by continuous batching, then with packed weights in fp32, bf16 and int8.",
     ),
     Drawing(
-        lesson_0.peers,
+        ladder_page.peers,
         "Bars of the seconds that the same 32 requests take on transformers, CTranslate2, OpenVINO GenAI and on the "
         "functions of this project, slowest first.",
     ),
     Drawing(
-        lesson_0.predictions,
+        ladder_page.predictions,
         "Predicted against measured, both axes logarithmic, for the times and ratios that the five lessons "
         "predict: most points lie in a pale band around the diagonal, the misses outside of it.",
     ),

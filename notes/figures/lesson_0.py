@@ -1,22 +1,66 @@
-"""Drawings of Lesson 0: what is wasted, how serving is measured, and what the benchmarks have measured."""
+"""Drawings of Lesson 0: how an answer is made, what is wasted, how serving is measured, and the ladder."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from canvas import HATCHED_ORANGE, MID_GREY, PALE_BLUE, PALE_GREY, SMALL, SOLID_BLUE, SOLID_ORANGE, Sheet
-from figures import BLUE, GREY, ORANGE, predicted_and_measured
+import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-
-from scoreboards import saved_scoreboards
+from canvas import HATCHED_ORANGE, PALE_BLUE, PALE_GREY, SMALL, SOLID_BLUE, SOLID_ORANGE, Sheet
+from figures import BLUE, GREY, ORANGE
+from helpers import course_model
 
 COLUMN = 154  # width of one lesson's column in the map
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 RUNG_LESSONS = ("", "Lesson 1", "Lesson 2", "Lesson 3", "Lesson 2", "Lesson 4", "Lesson 4")
+
+
+def one_token_at_a_time() -> Sheet:
+    """The storyteller finishes a proverb: a row per forward, what it reads and the token that it adds."""
+    prompt, answer = proverb()
+    sheet = Sheet(
+        390, f"The model runs {len(answer)} times to write {len(answer)} tokens, each from all those before it"
+    )
+    sheet.note(20, 58, "forward")
+    sheet.note(92, 58, "the text so far, and the token that the model adds")
+    sheet.note(618, 58, "the likeliest next tokens")
+    for number, (_, chances) in enumerate(answer, 1):
+        y = 78 + 34 * (number - 1)
+        sheet.text(30, y + 12, f"{number}")
+        words = [*prompt, *(word for word, _ in answer[:number])]
+        fills = [PALE_GREY] * len(prompt) + [PALE_BLUE] * (number - 1) + [SOLID_BLUE]
+        x = 92.0
+        for word, fill in zip(words, fills, strict=True):
+            width = 14 + 7.6 * len(word)
+            sheet.box(x, y, width, 24, word, fill, SMALL)
+            x += width + 3
+        (best, chance), (second, lower) = chances
+        sheet.text(618, y + 12, f"{best} {chance * 100:.0f} %", size=SMALL)
+        sheet.note(704, y + 12, f"{second} {lower * 100:.0f} %")
+    sheet.key(20, 366, [(PALE_GREY, "prompt", 90), (PALE_BLUE, "written before", 145), (SOLID_BLUE, "added now", 110)])
+    sheet.note(380, 366, "\u2423 is a space: most tokens begin with one")
+    return sheet
+
+
+def proverb() -> tuple[list[str], list[tuple[str, list[tuple[str, float]]]]]:
+    """The tokens of a prompt, and of its answer each token with the two likeliest ones and their chances."""
+    model, tokenizer = course_model()
+
+    def visible(token: int) -> str:
+        return "end" if token == tokenizer.eos_token_id else tokenizer.decode([token]).replace(" ", "\u2423")
+
+    ids = tokenizer("A friend in need").input_ids
+    prompt, answer = [visible(token) for token in ids], []
+    while not answer or answer[-1][0] != "end":
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        likeliest = logits.softmax(-1).topk(2)
+        pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+        ids.append(int(likeliest.indices[0]))
+        answer.append((visible(ids[-1]), [(visible(token), chance) for token, chance in pairs]))
+    return prompt, answer
 
 
 def wastes() -> Sheet:
@@ -148,17 +192,18 @@ def percentiles() -> Sheet:
     return sheet
 
 
-def _read(name: str) -> dict[str, Any]:
+def read_results(name: str) -> dict[str, Any]:
+    """A results file of the benchmarks."""
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
 def ladder() -> Sheet:
     """What benchmarks/ladder.py has measured: one workload, rung by rung."""
-    result = _read("ladder-cpu.json")
+    result = read_results("ladder-cpu.json")
     rungs, requests = result["rungs"], result["requests"]
     first, exact = rungs[0]["median_s"], [rung for rung in rungs if rung["exact"]]
     sheet = Sheet(
-        142 + 32 * len(rungs),
+        164 + 32 * len(rungs),
         f"{first:.0f} s become {exact[-1]['median_s']:.1f} s without changing a token, "
         f"and {rungs[-1]['median_s']:.1f} s with int8",
     )
@@ -179,75 +224,22 @@ def ladder() -> Sheet:
     rounded = [rung for rung in rungs if not rung["exact"]]
     same = " and ".join(f"{rung['same_answers']}" for rung in rounded)
     trained = " and ".join(f"{rung['storyteller_same_answers']}" for rung in rounded)
-    words = f"weights rounded: {same} of {requests} answers stay the same, {trained} of the storyteller's"
-    sheet.key(20, bottom + 16, [(SOLID_BLUE, "the same tokens, every one", 225), (HATCHED_ORANGE, words, 480)])
+    key = [
+        (SOLID_BLUE, "every token stays the same", 225),
+        (HATCHED_ORANGE, "weights rounded: some answers change", 300),
+    ]
+    sheet.key(20, bottom + 16, key)
+    words = f"Of {requests} answers, {same} stay the same with random weights, and {trained} of the storyteller's."
+    sheet.note(20, bottom + 40, words)
     sheet.note(
         20,
-        bottom + 40,
-        f"{requests} requests, {result['tokens']} tokens, {_conditions(result)}; "
+        bottom + 62,
+        f"{requests} requests, {result['tokens']} tokens, {conditions(result)}; "
         f"median of {result['rounds']} rounds, rungs in turn",
     )
     return sheet
 
 
-def peers() -> Sheet:
-    """What benchmarks/peers.py has measured: the same workload on other libraries."""
-    result = _read("peers-cpu.json")
-    systems = sorted(result["systems"], key=lambda system: -system["median_s"])
-    times_ours = {system["key"]: system["times_ours"] for system in systems}
-    like = {system["key"]: system["times_ours"].get(system["like"]) for system in systems}
-    sheet = Sheet(
-        132 + 26 * len(systems),
-        f"fp32, continuous: {like['transformers-manager']:.1f} times transformers' speed; "
-        f"packed, {like['openvino-fp32']:.1f} times OpenVINO's",
-    )
-    packed = [times_ours[key]["ours-packed"] for key in ("transformers-manager", "transformers-manager-open")]
-    sheet.note(
-        20,
-        50,
-        f"Transformers' manager packs nothing. Beside our packed model it takes {packed[0]:.1f} times as long, "
-        f"and {packed[1]:.1f} times with any slots.",
-    )
-    left, room, top = 330, 300, 76
-    slowest = systems[0]["median_s"]
-    for index, system in enumerate(systems):
-        y = top + 26 * index
-        sheet.text(left - 72, y + 9, system["label"], ha="right")
-        sheet.note(left - 62, y + 9, system["precision"])
-        sheet.note(left - 26, y + 9, {"static": "s", "continuous": "c"}[system["batching"]])
-        fill = SOLID_BLUE if system["library"] == "ours" else MID_GREY
-        length = room * system["median_s"] / slowest
-        sheet.cells([(left, y)], length, 18, fill)
-        beside = f"   {like[system['key']]:.2f} times ours" if like[system["key"]] else ""
-        sheet.text(left + length + 8, y + 9, f"{system['median_s']:.1f} s{beside}", size=SMALL)
-    bottom = top + 26 * len(systems)
-    sheet.key(
-        20, bottom + 12, [(SOLID_BLUE, "ours", 70), (MID_GREY, "others, and how many times as long as ours alike", 330)]
-    )
-    sheet.note(450, bottom + 12, "s: static batches    c: continuous batching")
-    sheet.note(
-        20,
-        bottom + 34,
-        f"{result['requests']} requests, {result['tokens']} tokens, {_conditions(result)}; "
-        f"median of {result['rounds']} rounds, systems in turn",
-    )
-    return sheet
-
-
-def predictions() -> Sheet:
-    """Every prediction of the five lessons beside its measurement, as the committed notebooks show them."""
-    boards = saved_scoreboards()
-    rows = [row for board in boards for row in board.rows]
-    open_rows = [row for row in rows if not row.exact]
-    hits = sum(not row.missed for row in open_rows)
-    sheet = Sheet(590, f"{hits} of {len(open_rows)} predicted times and ratios come within a factor of 1.5")
-    axes = predicted_and_measured(*boards, ax=sheet.plot(86, 60, 690, 460))
-    axes.set_title("")
-    ends = axes.get_xlim()
-    powers = [10.0**power for power in range(-9, 10) if ends[0] <= 10.0**power <= ends[1]]  # none beyond the frame
-    axes.set(xticks=powers, yticks=powers)
-    return sheet
-
-
-def _conditions(result: dict[str, Any]) -> str:
+def conditions(result: dict[str, Any]) -> str:
+    """What a benchmark served its requests with."""
     return f"{result['model']}, {result['machine']['cpu threads']} threads"

@@ -1,0 +1,75 @@
+"""Drawings of the page on the ladder: other systems beside ours, and the predictions of all lessons."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from canvas import MID_GREY, SMALL, SOLID_BLUE, Sheet
+from figures import predicted_and_measured
+from lesson_0 import conditions, read_results
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from scoreboards import saved_scoreboards
+
+
+def peers() -> Sheet:
+    """What benchmarks/peers.py has measured: the same workload on other libraries."""
+    result = read_results("peers-cpu.json")
+    systems = sorted(result["systems"], key=lambda system: -system["median_s"])
+    times_ours = {system["key"]: system["times_ours"] for system in systems}
+    like = {system["key"]: system["times_ours"].get(system["like"]) for system in systems}
+    sheet = Sheet(
+        132 + 26 * len(systems),
+        f"On the same weights {like['transformers-manager']:.1f} times as fast as transformers; "
+        f"packed, {like['openvino-fp32']:.1f} times as fast as OpenVINO",
+    )
+    packed = [times_ours[key]["ours-packed"] for key in ("transformers-manager", "transformers-manager-open")]
+    sheet.note(
+        20,
+        50,
+        f"The manager of transformers packs no weights. Our packed model is {packed[0]:.1f} times as fast as it is, "
+        f"and {packed[1]:.1f} times with any slots.",
+    )
+    left, room, top = 330, 300, 76
+    slowest = systems[0]["median_s"]
+    for index, system in enumerate(systems):
+        y = top + 26 * index
+        sheet.text(left - 72, y + 9, system["label"], ha="right")
+        sheet.note(left - 62, y + 9, system["precision"])
+        sheet.note(left - 26, y + 9, {"static": "s", "continuous": "c"}[system["batching"]])
+        fill = SOLID_BLUE if system["library"] == "ours" else MID_GREY
+        length = room * system["median_s"] / slowest
+        sheet.cells([(left, y)], length, 18, fill)
+        beside = f"   {like[system['key']]:.2f} times ours" if like[system["key"]] else ""
+        sheet.text(left + length + 8, y + 9, f"{system['median_s']:.1f} s{beside}", size=SMALL)
+    bottom = top + 26 * len(systems)
+    sheet.key(
+        20,
+        bottom + 12,
+        [(SOLID_BLUE, "ours", 70), (MID_GREY, "others; times ours: as long as ours that works alike", 330)],
+    )
+    sheet.note(450, bottom + 12, "s: static batches    c: continuous batching")
+    sheet.note(
+        20,
+        bottom + 34,
+        f"{result['requests']} requests, {result['tokens']} tokens, {conditions(result)}; "
+        f"median of {result['rounds']} rounds, systems in turn",
+    )
+    return sheet
+
+
+def predictions() -> Sheet:
+    """Every prediction of the five lessons beside its measurement, as the committed notebooks show them."""
+    boards = saved_scoreboards()
+    rows = [row for board in boards for row in board.rows]
+    open_rows = [row for row in rows if not row.exact]
+    hits = sum(not row.missed for row in open_rows)
+    sheet = Sheet(590, f"{hits} of {len(open_rows)} predicted times and ratios come within a factor of 1.5")
+    axes = predicted_and_measured(*boards, ax=sheet.plot(86, 60, 690, 460))
+    axes.set_title("")
+    ends = axes.get_xlim()
+    powers = [10.0**power for power in range(-9, 10) if ends[0] <= 10.0**power <= ends[1]]  # none beyond the frame
+    axes.set(xticks=powers, yticks=powers)
+    return sheet
