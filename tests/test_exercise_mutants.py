@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -95,14 +94,6 @@ UNNOTICED: dict[str, dict[str, list[str]]] = {
             "total += probabilities[order[taken]]",
         ],
     },
-    "check_positions_processed": {
-        NEGATIVE: [
-            "if new_tokens <= 0:",
-        ],
-        "a whole number may be a float": [
-            "return new_tokens * prompt_length + new_tokens * (new_tokens - 1) / 2",
-        ],
-    },
     "check_tempered": {
         NEGATIVE: [
             "is_greedy = temperatures[:, None] <= 0",
@@ -130,17 +121,6 @@ UNNOTICED: dict[str, dict[str, list[str]]] = {
             "latencies, free_s = ([], -0.5)",
         ],
     },
-    "check_positions_of": {
-        OVERWRITTEN: [
-            "positions = mask",
-        ],
-        "position 0 is there from the start": [
-            "for position, column in list(enumerate(real))[1:]:",
-        ],
-        TENSORS: [
-            "for row, cells in enumerate(mask):",
-        ],
-    },
     "check_grouped_int4": {
         NEGATIVE: [
             "scale = scale.masked_fill(scale <= 0, 1.0)",
@@ -151,15 +131,6 @@ UNNOTICED: dict[str, dict[str, list[str]]] = {
         ],
         "what is written into a tensor takes its dtype": [
             "codes[:, first:first + group_size] = rounding(group / scale)",
-        ],
-    },
-    "check_integer_linear": {
-        "integers are added up in 64 bits, which is exact too": [
-            "sums = sums - x_zero_point * w_codes.sum(dim=1)",
-        ],
-        "the product is a float64 tensor all the same": [
-            "x, weight = ((x_codes.double() - x_zero_point) * x_scale, w_codes * w_scale.double()[:, None])",
-            "x, weight = ((x_codes.double() - x_zero_point) * x_scale, w_codes.double() * w_scale[:, None])",
         ],
     },
     "check_adapter_updates": {
@@ -231,18 +202,14 @@ def test_numbers_that_have_changed_places_are_noticed() -> None:
 # --- Situations ----------------------------------------------------------------------------------------
 
 
-def dead_columns(mask: torch.Tensor) -> bool:
-    return not mask.any(dim=0).all()
-
-
 # For each check, what an answer could forget: each of these must hold for the arguments of some case.
 SITUATIONS: dict[str, dict[str, Callable[..., bool]]] = {
     "check_positions_processed": {
-        "no new token with a cache": lambda prompt, new, cached: new == 0 and cached,
-        "no new token without a cache": lambda prompt, new, cached: new == 0 and not cached,
-        "one new token with a cache": lambda prompt, new, cached: new == 1 and cached,
-        "one new token without a cache": lambda prompt, new, cached: new == 1 and not cached,
-        "more new tokens than the prompt has": lambda prompt, new, cached: new > prompt,
+        "one turn with the cache kept": lambda turns, keep: len(turns) == 1 and keep,
+        "one turn without the cache": lambda turns, keep: len(turns) == 1 and not keep,
+        "an answer of one token": lambda turns, keep: turns[0][1] == 1,
+        "more than two turns with the cache kept": lambda turns, keep: len(turns) > 2 and keep,
+        "more than two turns without the cache": lambda turns, keep: len(turns) > 2 and not keep,
     },
     "check_decode_floor": {
         "a batch of one": lambda weights, kv, lengths, speed: len(lengths) == 1,
@@ -266,29 +233,35 @@ SITUATIONS: dict[str, dict[str, Callable[..., bool]]] = {
         "a token of probability 1 and a top_p of 1": lambda logits, p: p == 1 and logits.softmax(-1).max() == 1,
         "a top_p below every first probability": lambda logits, p: p < 0.01,
     },
-    "check_left_padded": {
-        "the longest prompt first": lambda rows, pad: len(rows[0]) > max(map(len, rows[1:])),
-        "the longest prompt last": lambda rows, pad: len(rows[-1]) > max(map(len, rows[:-1])),
-        "the longest prompt in between": lambda rows, pad: len(rows[1]) > max(len(rows[0]), len(rows[-1])),
-        "prompts of one length": lambda rows, pad: len(set(map(len, rows))) == 1,
-        "the pad id at the start of a prompt": lambda rows, pad: any(row[0] == pad for row in rows),
-        "the pad id at the end of a prompt": lambda rows, pad: any(row[-1] == pad for row in rows),
-        "a prompt of the pad id alone": lambda rows, pad: [pad] in rows,
-        "a pad id of 0": lambda rows, pad: pad == 0,
-        "another pad id": lambda rows, pad: pad != 0,
-        "one prompt": lambda rows, pad: len(rows) == 1,
+    "check_batch_sizes": {
+        "a rectangle of exactly max_cells": lambda lengths, most: len(lengths) > 1 and lengths[:3] == [5, 5, 5],
+        "a prompt that is longer than the limit": lambda lengths, most: max(lengths[1:], default=0) > most,
+        "a first prompt that is longer than the limit": lambda lengths, most: lengths[0] > most,
+        "one batch for all": lambda lengths, most: 1 < len(lengths) * max(lengths) <= most and len(lengths) > 1,
+        "one prompt": lambda lengths, most: len(lengths) == 1,
+        "a longer newcomer": lambda lengths, most: len(lengths) > 2 and lengths[0] < lengths[1] <= most,
+        "a shorter newcomer": lambda lengths, most: len(lengths) > 2 and most >= lengths[0] > lengths[1],
+        "prompts of one length": lambda lengths, most: len(lengths) > 1 and len(set(lengths)) == 1,
     },
-    "check_positions_of": {
-        "no padding": lambda mask: mask.all(),
-        "one token": lambda mask: (mask.sum(dim=1) == 1).any(),
-        "a row without padding that is not the first": lambda mask: mask[1].all() and not mask[0].all(),
-        "one row": lambda mask: len(mask) == 1,
+    "check_one_row": {
+        "one prompt": lambda lengths: len(lengths) == 1,
+        "two prompts": lambda lengths: len(lengths) == 2,
+        "three prompts": lambda lengths: len(lengths) == 3,
+        "a prompt of one token": lambda lengths: 1 in lengths,
+        "prompts of one token": lambda lengths: set(lengths) == {1},
+        "a later prompt that is longer": lambda lengths: lengths[-1] > lengths[0],
+        "prompts of one length": lambda lengths: len(lengths) > 1 and len(set(lengths)) == 1,
     },
     "check_crossover_batch": {
-        "one byte": lambda flops, speed, size: size == 1,
-        "two bytes": lambda flops, speed, size: size == 2,
-        "four bytes": lambda flops, speed, size: size == 4,
-        "numbers of a real machine": lambda flops, speed, size: flops > 1e9,
+        "no cache": lambda w, size, cache, flops, speed: cache == 0,
+        "one byte a weight": lambda w, size, cache, flops, speed: size == 1,
+        "two bytes a weight": lambda w, size, cache, flops, speed: size == 2,
+        "four bytes a weight": lambda w, size, cache, flops, speed: size == 4 and cache < 10,
+        "numbers of a real machine": lambda w, size, cache, flops, speed: flops > 1e9,
+        "a cache that is read as long as the row computes": lambda w, size, cache, flops, speed: (
+            2 * w * speed == cache * flops
+        ),
+        "a cache that is read longer": lambda w, size, cache, flops, speed: 2 * w * speed < cache * flops,
     },
     "check_batch_latencies": {
         "a server that is still busy": lambda arrivals, size, batch_s: arrivals[size:] and arrivals[-1] < batch_s,
@@ -308,14 +281,14 @@ SITUATIONS: dict[str, dict[str, Callable[..., bool]]] = {
         "many requests": lambda sent, times, percent: len(sent) > 100,
         "one request": lambda sent, times, percent: len(sent) == 1,
     },
-    "check_filtered_mask": {
-        "nothing finished, no dead column": lambda mask, done: not any(done) and not dead_columns(mask),
-        "nothing finished, a dead column": lambda mask, done: not any(done) and dead_columns(mask),
-        "everything finished": lambda mask, done: all(done),
-        "the first row finished": lambda mask, done: done[0] and not all(done),
-        "the last row finished": lambda mask, done: done[-1] and not all(done),
-        "the longest row staying": lambda mask, done: any(done) and mask[~torch.tensor(done)].all(dim=1).any(),
-        "one row staying": lambda mask, done: sum(done) == len(done) - 1,
+    "check_chunked_prefill": {
+        "no running rows": lambda prompts, running, budget: prompts and running == 0,
+        "nobody waiting": lambda prompts, running, budget: not prompts,
+        "one prompt": lambda prompts, running, budget: len(prompts) == 1,
+        "a prompt that fills its forward": lambda prompts, running, budget: prompts and prompts[0] == budget - running,
+        "a prompt of many pieces": lambda prompts, running, budget: prompts and max(prompts) > 2 * budget,
+        "prompts that fit together": lambda prompts, running, budget: len(prompts) > 1 and sum(prompts) < budget // 2,
+        "just enough room for everybody": lambda prompts, running, budget: running + len(prompts) == budget - 1,
     },
     "check_admitted_count": {
         "nobody waiting": lambda waiting, slots, tokens: not waiting,
@@ -346,14 +319,22 @@ SITUATIONS: dict[str, dict[str, Callable[..., bool]]] = {
         ).any(),
         "an outlier": lambda weight, size: weight.max() > 30,
     },
-    "check_integer_linear": {
-        "a zero point of 0": lambda x, x_scale, zero, weight, w_scale: zero == 0,
-        "a zero point above every code but not 0": lambda x, x_scale, zero, weight, w_scale: 0 < zero < 255,
-        "one row": lambda x, x_scale, zero, weight, w_scale: len(x) == 1,
-        "one output": lambda x, x_scale, zero, weight, w_scale: len(weight) == 1,
-        "as many rows as outputs": lambda x, x_scale, zero, weight, w_scale: len(x) == len(weight) > 1,
-        "sums beyond 16 bits": lambda x, x_scale, zero, weight, w_scale: x.shape[1] > 1000,
-        "negative weights": lambda x, x_scale, zero, weight, w_scale: weight.min() < 0,
+    "check_best_clip": {
+        "one clip": lambda weights, bits, clips: len(clips) == 1,
+        "the first clip is the best": lambda weights, bits, clips: (
+            len(clips) > 1 and clips[0] == solved()["best_clip"](weights, bits, clips)[0]
+        ),
+        "the last clip is the best": lambda weights, bits, clips: (
+            clips[-1] == solved()["best_clip"](weights, bits, clips)[0]
+        ),
+        "a clip in between is the best": lambda weights, bits, clips: (
+            solved()["best_clip"](weights, bits, clips)[0] in clips[1:-1]
+        ),
+        "2 bits": lambda weights, bits, clips: bits == 2,
+        "8 bits": lambda weights, bits, clips: bits == 8,
+        "zeros": lambda weights, bits, clips: not weights.any(),
+        "no positive weight": lambda weights, bits, clips: weights.max() < 0,
+        "clips in no order": lambda weights, bits, clips: clips not in (sorted(clips), sorted(clips, reverse=True)),
     },
     "check_smallest_rank": {
         "a zero matrix": lambda update, tolerance: not update.any(),
@@ -364,12 +345,16 @@ SITUATIONS: dict[str, dict[str, Callable[..., bool]]] = {
         "a square matrix": lambda update, tolerance: update.shape[0] == update.shape[1],
     },
     "check_merged_weight": {
-        "a Linear": lambda layer, a, b, scaling: isinstance(layer, nn.Linear),
-        "a square Linear": lambda layer, a, b, scaling: isinstance(layer, nn.Linear) and len(b) == a.shape[1],
-        "a Conv1D": lambda layer, a, b, scaling: isinstance(layer, Conv1D) and len(b) != a.shape[1],
-        "a square Conv1D": lambda layer, a, b, scaling: isinstance(layer, Conv1D) and len(b) == a.shape[1],
-        "a scaling above 1": lambda layer, a, b, scaling: scaling > 1,
-        "a scaling below 1": lambda layer, a, b, scaling: scaling < 1,
+        "a Linear": lambda layer, adapters: isinstance(layer, nn.Linear),
+        "a square Linear": lambda layer, adapters: isinstance(layer, nn.Linear) and len(set(layer.weight.shape)) == 1,
+        "a Conv1D": lambda layer, adapters: isinstance(layer, Conv1D) and len(set(layer.weight.shape)) == 2,
+        "a square Conv1D": lambda layer, adapters: isinstance(layer, Conv1D) and len(set(layer.weight.shape)) == 1,
+        "a scaling above 1": lambda layer, adapters: any(scaling > 1 for _, _, scaling in adapters),
+        "a scaling below 1": lambda layer, adapters: any(scaling < 1 for _, _, scaling in adapters),
+        "no adapter": lambda layer, adapters: not adapters,
+        "one adapter": lambda layer, adapters: len(adapters) == 1,
+        "two adapters of one rank": lambda layer, adapters: [len(a) for a, _, _ in adapters] == [1, 1],
+        "adapters of several ranks": lambda layer, adapters: len({len(a) for a, _, _ in adapters}) > 1,
     },
     "check_dora_weight": {
         "a fresh adapter": lambda weight, a, b, magnitude, alpha: not b.any(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+from collections import deque
 from fractions import Fraction
 from typing import Any
 
@@ -12,17 +13,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from exercise_answers import CHECKS, changed, hand_in
 
 
-def positions_by_sending(prompt_length: int, new_tokens: int, use_cache: bool) -> int:
-    sent = total = 0
-    for length in range(prompt_length, prompt_length + new_tokens):
-        total += length - sent
-        sent = length if use_cache else 0
+def positions_by_sending(turns: list[tuple[int, int]], keep_cache: bool) -> int:
+    read = written = total = 0
+    for user, answer in turns:
+        read = read if keep_cache else 0
+        written += user
+        for _ in range(answer):
+            total += written - read
+            read = written
+            written += 1
     return total
 
 
@@ -67,20 +71,50 @@ def nucleus_row_by_row(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     return kept
 
 
-def padded_with_torch(rows: list[list[int]], pad_id: int) -> list[torch.Tensor]:
-    reversed_rows = [torch.tensor(row[::-1]) for row in rows]
-    ids = nn.utils.rnn.pad_sequence(reversed_rows, batch_first=True, padding_value=pad_id).flip(1)
-    lengths = torch.tensor([len(row) for row in rows])
-    from_the_right = torch.arange(ids.shape[1] - 1, -1, -1)
-    return [ids, (from_the_right < lengths[:, None]).long()]
+def batches_of_lists(lengths: list[int], max_cells: int) -> list[int]:
+    batches = [lengths[:1]]
+    for length in lengths[1:]:
+        joined = [*batches[-1], length]
+        if len(joined) * max(joined) <= max_cells:
+            batches[-1] = joined
+        else:
+            batches.append([length])
+    return [len(batch) for batch in batches]
 
 
-def padded_with_lists(rows: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    width = len(max(rows, key=len))
-    return (
-        torch.LongTensor([[pad_id] * (width - len(row)) + row for row in rows]),
-        torch.LongTensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
-    )
+def batches_by_slices(lengths: list[int], max_cells: int) -> list[int]:
+    first, sizes = 0, []
+    while first < len(lengths):
+        size = 1
+        while first + size < len(lengths) and (size + 1) * max(lengths[first : first + size + 1]) <= max_cells:
+            size += 1
+        sizes.append(size)
+        first += size
+    return sizes
+
+
+def one_row_by_owners(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))  # (N,)
+    places = torch.arange(len(owner))
+    firsts = torch.tensor([sum(lengths[:prompt]) for prompt in owner.tolist()])
+    return places - firsts, (owner[:, None] == owner) & (places <= places[:, None])
+
+
+def one_row_block_by_block(lengths: list[int]) -> list[torch.Tensor]:
+    blocks = [torch.ones(length, length).tril() for length in lengths]
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    return [positions, torch.block_diag(*blocks) == 1]
+
+
+def crossover_by_products(w: int, size: float, cache: float, flops: float, speed: float) -> float:
+    gained = 2 * w * speed - cache * flops
+    return w * size * flops / gained if gained > 0 else float("inf")
+
+
+def crossover_with_numpy(w: int, size: float, cache: float, flops: float, speed: float) -> np.float64:
+    with np.errstate(divide="ignore"):
+        rows = np.float64(w * size / speed) / np.float64(2 * w / flops - cache / speed)
+    return rows if rows > 0 else np.inf
 
 
 def latencies_one_by_one(arrivals: list[float], batch_size: int, batch_s: float) -> list[float]:
@@ -101,16 +135,27 @@ def percentile_with_numpy(sent: list[float], times: list[list[float]], percent: 
     return np.percentile([row[0] - at for row, at in zip(times, sent, strict=True)], percent, method="inverted_cdf")
 
 
-def filtered_from_the_first_token(mask: torch.Tensor, finished: list[bool]) -> torch.Tensor:
-    kept = mask[[index for index, done in enumerate(finished) if not done]]
-    if len(kept) == 0:
-        return torch.zeros(0, 0, dtype=torch.long)
-    return kept[:, int(kept.argmax(dim=1).min()) :]
+def chunked_token_by_token(prompts: list[int], running: int, token_budget: int) -> list[int]:
+    tokens = deque(index for index, count in enumerate(prompts) for _ in range(count))
+    last, forward = {}, 0
+    while tokens:
+        forward += 1
+        rows = running + sum(index not in tokens for index in last)
+        for _ in range(min(token_budget - rows, len(tokens))):
+            last[tokens.popleft()] = forward
+    return [last[index] for index in range(len(prompts))]
 
 
-def filtered_with_numpy(mask: torch.Tensor, finished: list[bool]) -> torch.Tensor:
-    kept = mask.numpy()[~np.array(finished)]
-    return torch.from_numpy(kept[:, kept.sum(axis=0) > 0])
+def chunked_recursively(prompts: list[int], running: int, token_budget: int, forward: int = 1) -> list[int]:
+    room, done = token_budget - running, 0
+    while done < len(prompts) and prompts[done] <= room:
+        room -= prompts[done]
+        done += 1
+    rest = prompts[done:]
+    if not rest:
+        return [forward] * done
+    later = chunked_recursively([rest[0] - room, *rest[1:]], running + done, token_budget, forward + 1)
+    return [forward] * done + later
 
 
 def admitted_by_totals(waiting: list[tuple[int, int]], free_slots: int, free_tokens: int) -> int:
@@ -147,16 +192,21 @@ def int4_by_repeating(weight: torch.Tensor, group_size: int) -> tuple[torch.Tens
     return (weight / scale.repeat_interleave(group_size, dim=1)).round().to(torch.int8), scale
 
 
-def linear_in_int64(
-    x: torch.Tensor, x_scale: float, x_zero_point: int, weight: torch.Tensor, w_scale: torch.Tensor
-) -> torch.Tensor:
-    return ((x.long() - x_zero_point) @ weight.long().T).float() * w_scale[None, :] * x_scale
+def clip_by_sorting(weights: torch.Tensor, bits: int, clips: list[float]) -> tuple[float, float]:
+    values, largest = weights.numpy().astype(np.float64), 2 ** (bits - 1) - 1
+    errors = []
+    for clip in clips:
+        restored = np.clip(np.round(values * largest / clip), -largest, largest) * clip / largest
+        errors.append(np.sqrt(np.mean((restored - values) ** 2)))
+    best = int(np.argsort(errors, kind="stable")[0])
+    return clips[best], float(errors[best])
 
 
-def linear_in_floats(
-    x: torch.Tensor, x_scale: float, x_zero_point: int, weight: torch.Tensor, w_scale: torch.Tensor
-) -> torch.Tensor:
-    return F.linear((x.float() - x_zero_point) * x_scale, weight.float() * w_scale[:, None])
+def clip_all_at_once(weights: torch.Tensor, bits: int, clips: list[float]) -> tuple[float, float]:
+    scales = torch.tensor(clips, dtype=torch.float64)[:, None] / (2 ** (bits - 1) - 1)
+    inside = weights.double().clamp(-torch.tensor(clips)[:, None].double(), torch.tensor(clips)[:, None].double())
+    errors = ((inside / scales).round() * scales - weights).square().mean(dim=1).sqrt()
+    return clips[errors.argmin()], errors.min().item()
 
 
 def rank_by_trying(update: torch.Tensor, tolerance: float) -> int:
@@ -173,18 +223,28 @@ def rank_by_counting(update: torch.Tensor, tolerance: float) -> np.int64:
     return np.sum(tails > tolerance * np.sqrt(np.sum(values**2)))
 
 
-def merged_by_kind(layer: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
+def merged_by_kind(layer: nn.Module, adapters: list) -> torch.Tensor:
     weight = layer.weight.detach().clone()
-    if isinstance(layer, Conv1D):
-        weight += scaling * a.T @ b.T
-    else:
-        weight += scaling * b @ a
+    for a, b, scaling in adapters:
+        if isinstance(layer, Conv1D):
+            weight += scaling * a.T @ b.T
+        else:
+            weight += scaling * b @ a
     return weight
 
 
-def merged_and_trainable(layer: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
-    update = (b @ a) * scaling
-    return layer.weight + (update if type(layer) is nn.Linear else update.t())
+def merged_and_trainable(layer: nn.Module, adapters: list) -> torch.Tensor:
+    updates = [(b @ a) * scaling for a, b, scaling in adapters]
+    return sum((update if type(layer) is nn.Linear else update.t() for update in updates), layer.weight)
+
+
+def merged_side_by_side(layer: nn.Module, adapters: list) -> torch.Tensor:
+    """One product of the factors side by side: the ranks add up."""
+    if not adapters:
+        return layer.weight.detach()
+    a = torch.cat([scaling * a for a, _, scaling in adapters])
+    b = torch.cat([b for _, b, _ in adapters], dim=1)
+    return layer.weight.detach() + (b @ a if isinstance(layer, nn.Linear) else (b @ a).T)
 
 
 def dora_row_by_row(
@@ -223,7 +283,11 @@ RIGHT: dict[str, list[Any]] = {
     "check_kv_cache": [(np.int64(131072), 27.0)],
     "check_positions_processed": [
         positions_by_sending,
-        lambda p, n, cached: sum(p + i if i == 0 or not cached else 1 for i in range(n)),
+        lambda turns, keep: (
+            sum(map(sum, turns)) - 1
+            if keep
+            else sum(sum(map(sum, turns[:i])) + sum(turn) - 1 for i, turn in enumerate(turns))
+        ),
     ],
     "check_decode_floor": [
         floor_by_request,
@@ -232,20 +296,13 @@ RIGHT: dict[str, list[Any]] = {
     "check_tempered": [tempered_by_row, lambda logits, t: (logits / t[:, None].clamp(min=1e-6)).softmax(dim=-1)],
     "check_keep_top_p": [nucleus_by_counting, nucleus_row_by_row],
     "check_padding_cells": [(np.int64(86), np.int64(29))],
-    "check_left_padded": [padded_with_torch, padded_with_lists],
-    "check_positions_of": [
-        lambda mask: (mask.cumsum(dim=1) - 1).clamp(min=0),
-        lambda mask: (mask.cumsum(-1) - 1) * mask,
-        lambda mask: torch.where(mask == 1, mask.cumsum(1) - 1, 0),
-    ],
-    "check_crossover_batch": [
-        lambda flops, speed, size: flops * size / (2 * speed),
-        lambda flops, speed, size: np.float64(flops) / speed / 2 * size,
-    ],
+    "check_batch_sizes": [batches_of_lists, batches_by_slices],
+    "check_one_row": [one_row_by_owners, one_row_block_by_block],
+    "check_crossover_batch": [crossover_by_products, crossover_with_numpy],
     "check_batch_latencies": [latencies_one_by_one, changed("batch_latencies_s", lambda late, *_: tuple(late))],
     "check_forward_counts": [(9, np.int64(6), Fraction(13, 18))],
     "check_ttft_percentile": [percentile_by_definition, percentile_with_numpy],
-    "check_filtered_mask": [filtered_from_the_first_token, filtered_with_numpy],
+    "check_chunked_prefill": [chunked_token_by_token, chunked_recursively],
     "check_admitted_count": [admitted_by_totals, admitted_recursively],
     "check_admission_order": [
         lambda budgets, slots: np.argsort(budgets, kind="stable"),
@@ -258,10 +315,10 @@ RIGHT: dict[str, list[Any]] = {
         changed("mean_error_steps", lambda error, *_: np.float32(error)),
     ],
     "check_grouped_int4": [int4_row_by_row, int4_by_repeating],
-    "check_integer_linear": [linear_in_int64, linear_in_floats],
-    "check_trainable_parameters": [(np.int64(294912), 2359296.0)],
+    "check_best_clip": [clip_by_sorting, clip_all_at_once],
+    "check_trainable_parameters": [(np.int64(239616), 1916928.0)],
     "check_smallest_rank": [rank_by_trying, rank_by_counting],
-    "check_merged_weight": [merged_by_kind, merged_and_trainable],
+    "check_merged_weight": [merged_by_kind, merged_and_trainable, merged_side_by_side],
     "check_dora_weight": [dora_row_by_row, dora_with_norms],
     "check_adapter_updates": [updates_with_a_zero_adapter, updates_row_by_row],
 }

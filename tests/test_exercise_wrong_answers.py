@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from exercise_answers import CALCULATIONS, CHECKS, changed, hand_in, module_of, right_answers, solved, with_arguments
-from helpers import positions_from_mask
 
 our_grouped_int4 = module_of("check_grouped_int4")._grouped_int4
-
-
-def padded_on_the_right(rows: list[list[int]], pad_id: int) -> tuple:
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows])
-    return ids, torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
 
 
 def nucleus_without_the_crossing_token(logits: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -43,23 +37,57 @@ def admitting_whoever_fits(waiting: list[tuple[int, int]], free_slots: int, free
     return admitted
 
 
+def chunked(
+    prompts: list[int], running: int, budget: int, *, newcomers_run: bool = True, share: bool = True
+) -> list[int]:
+    first, forward, room = [], 1, budget - running
+    for tokens in prompts:
+        while tokens > room:
+            tokens -= room
+            forward += 1
+            room = budget - running - (len(first) if newcomers_run else 0)
+        room = room - tokens if share else 0
+        first.append(forward)
+    return first
+
+
+def shortest_of_two_halves(budgets: list[int], slots: int) -> list[int]:
+    middle = len(budgets) // 2
+    halves = range(middle), range(middle, len(budgets))
+    return [index for half in halves for index in sorted(half, key=lambda index: budgets[index])]
+
+
 def interpolated_percentile(sent: list[float], times: list[list[float]], percent: float) -> float:
     return float(np.percentile([row[0] - at for row, at in zip(times, sent, strict=True)], percent))
 
 
-def changes_the_layer(layer: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
-    update = scaling * b @ a
-    layer.weight.data += update if isinstance(layer, nn.Linear) else update.T
+def changes_the_layer(layer: nn.Module, adapters: list) -> torch.Tensor:
+    for a, b, scaling in adapters:
+        update = scaling * b @ a
+        layer.weight.data += update if isinstance(layer, nn.Linear) else update.T
     return layer.weight
 
 
-def merged_by_shape(layer: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
-    update = scaling * b @ a
+def merged_by_shape(layer: nn.Module, adapters: list) -> torch.Tensor:
+    update = sum(scaling * b @ a for a, b, scaling in adapters)
     return layer.weight.detach() + (update if update.shape == layer.weight.shape else update.T)
 
 
-def without_the_old_weight(layer: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
-    return scaling * (b @ a if isinstance(layer, nn.Linear) else a.T @ b.T)
+def merged_without_the_old_weight(layer: nn.Module, adapters: list) -> torch.Tensor:
+    update = sum(scaling * b @ a for a, b, scaling in adapters)
+    return update if isinstance(layer, nn.Linear) else update.T
+
+
+def merged_one_after_another(layer: nn.Module, adapters: list) -> torch.Tensor:
+    """Adds the old weight once for every adapter."""
+    one = solved()["merged_weight"]
+    return sum(one(layer, [adapter]) for adapter in adapters)
+
+
+def merged_in_one_product(layer: nn.Module, adapters: list) -> torch.Tensor:
+    a = sum(a for a, _, _ in adapters)
+    b = sum(scaling * b for _, b, scaling in adapters)
+    return solved()["merged_weight"](layer, [(a, b, 1.0)])
 
 
 def rank_by_the_sum(update: torch.Tensor, tolerance: float) -> int:
@@ -67,18 +95,39 @@ def rank_by_the_sum(update: torch.Tensor, tolerance: float) -> int:
     return int((values.flip(0).cumsum(0).flip(0) > tolerance * values.sum()).sum())
 
 
-def numbered_columns(mask: torch.Tensor) -> torch.Tensor:
-    return torch.arange(mask.shape[1]).repeat(len(mask), 1)
+def batch_sizes_by(fits: Callable[[list[int], int], bool]) -> Callable[..., Any]:
+    """Batches that are closed as soon as `fits` refuses a newcomer."""
+
+    def batch_sizes(lengths: list[int], max_cells: int) -> list[int]:
+        batches: list[list[int]] = []
+        for length in lengths:
+            if batches and fits(batches[-1] + [length], max_cells):
+                batches[-1].append(length)
+            else:
+                batches.append([length])
+        return [len(batch) for batch in batches]
+
+    return batch_sizes
 
 
-def without_new_tokens_the_prompt(prompt_length: int, new_tokens: int, use_cache: bool) -> int:
-    if new_tokens == 0:
-        return 0 if use_cache else prompt_length
-    return solved()["positions_processed"](prompt_length, new_tokens, use_cache)
+def reading_the_last_token_at_once(turns: list[tuple[int, int]], keep_cache: bool) -> int:
+    return solved()["positions_processed"](turns, keep_cache) + (1 if keep_cache else len(turns))
 
 
-def sending_the_last_token_without_a_cache(prompt_length: int, new_tokens: int, use_cache: bool) -> int:
-    return solved()["positions_processed"](prompt_length, new_tokens + (not use_cache), use_cache)
+def forgetting_the_last_token(turns: list[tuple[int, int]], keep_cache: bool) -> int:
+    if not keep_cache:
+        return solved()["positions_processed"](turns, keep_cache)
+    return sum(user + answer for user, answer in turns) - len(turns)
+
+
+def forgetting_its_own_answers(turns: list[tuple[int, int]], keep_cache: bool) -> int:
+    if keep_cache:
+        return solved()["positions_processed"](turns, keep_cache)
+    total = conversation = 0
+    for user, answer in turns:
+        conversation += user
+        total += conversation + answer - 1
+    return total
 
 
 def nucleus_that_forgets_that_one_keeps_all(logits: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -105,6 +154,17 @@ def mean_error_towards_zero(values: torch.Tensor, scale: float, zero_point: int,
 
 
 # For each check: wrong answers, and a word or more that the message about it must hold.
+def clipped(
+    weights: torch.Tensor, bits: int, clips: list[float], *, clamp: bool = True, rounding: Any = torch.round
+) -> tuple[float, float]:
+    largest, errors = 2 ** (bits - 1) - 1, []
+    for clip in clips:
+        codes = rounding(weights.double() * largest / clip)
+        codes = codes.clamp(-largest, largest) if clamp else codes
+        errors.append((codes * clip / largest - weights).square().mean().sqrt().item())
+    return clips[errors.index(min(errors))], min(errors)
+
+
 WRONG: dict[str, list[tuple[Any, str]]] = {
     "check_kv_cache": [
         ((524288, 27), "fewer heads"),
@@ -116,14 +176,15 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ((131073, 27), "too large"),
     ],
     "check_positions_processed": [
-        (lambda p, n, cached: p + n if cached else n * p + n * (n - 1) // 2, "last token is never sent"),
-        (sending_the_last_token_without_a_cache, "without a cache, the last token"),
-        (lambda p, n, cached: p * n, "the prompt is sent only once"),
-        (lambda p, n, cached: max(0, p + n - 1) if n else 0, "without a cache, the whole sequence is sent"),
-        (lambda p, n, cached: n * p + n * (n - 1) // 2, "is not sent again"),
-        (lambda p, n, cached: n if cached else n * p + n * (n - 1) // 2, "too small"),
-        (lambda p, n, cached: p + n - 1 if cached else n * p + n * (n - 1) // 2, "no new token with a cache"),
-        (without_new_tokens_the_prompt, "no new token without a cache"),
+        (reading_the_last_token_at_once, "is not read for that answer"),
+        (forgetting_the_last_token, "still has to be read in the next turn"),
+        (with_arguments("positions_processed", lambda turns, keep: (turns, False)), "is not read again"),
+        (with_arguments("positions_processed", lambda turns, keep: (turns, True)), "the whole conversation again"),
+        (forgetting_its_own_answers, "its own earlier answers"),
+        (lambda turns, keep: sum(user + answer for user, answer in turns), "too small"),
+        (changed("positions_processed", lambda total, turns, keep: total - keep), "with the cache kept"),
+        (changed("positions_processed", lambda total, turns, keep: total + (len(turns) == 1)), "a single turn"),
+        (changed("positions_processed", lambda total, turns, keep: total / len(turns)), "too small"),
     ],
     "check_decode_floor": [
         (changed("decode_floor_ms", lambda ms, *_: ms / 1000), "seconds"),
@@ -160,29 +221,35 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ((86, 13), "short ones alone"),
         ((86, 30), "too large"),
     ],
-    "check_left_padded": [
-        (padded_on_the_right, "pads on the right"),
-        (changed("left_padded", lambda pair, rows, pad: (pair[0], (pair[0] != pad).long())), "from the lengths"),
-        (changed("left_padded", lambda pair, *_: (pair[0], 1 - pair[1])), "1 at a token"),
-        (changed("left_padded", lambda pair, *_: (pair[0], pair[1].float())), "dtype torch.int64, got torch.float32"),
-        (changed("left_padded", lambda pair, *_: pair[0]), "expected a tuple"),
-        (changed("left_padded", lambda pair, *_: pair[::-1]), "item 0"),
-        (changed("left_padded", lambda pair, *_: [part.tolist() for part in pair]), "expected a tensor"),
+    "check_batch_sizes": [
+        (batch_sizes_by(lambda rows, most: sum(rows) <= most), "pads are cells too"),
+        (batch_sizes_by(lambda rows, most: len(rows) * max(rows) < most), "exactly max_cells"),
+        (batch_sizes_by(lambda rows, most: len(rows) * max(rows[:-1]) <= most), "makes every row of the batch wider"),
+        (batch_sizes_by(lambda rows, most: len(rows) * rows[-1] <= most), "not as its last one"),
+        (changed("batch_sizes", lambda sizes, *_: sizes[:-1]), "the last batch is missing"),
+        (changed("batch_sizes", lambda sizes, *_: [*sizes, 0]), "expected a list of length"),
+        (changed("batch_sizes", lambda sizes, *_: len(sizes)), "expected a list"),
+        (with_arguments("batch_sizes", lambda lengths, most: (sorted(lengths), most)), "item"),
     ],
-    "check_positions_of": [
-        (numbered_columns, "columns are numbered"),
-        (lambda mask: mask.cumsum(dim=1), "position 0"),
-        (lambda mask: mask.cumsum(dim=1) - 1, "outside the embedding"),
-        (positions_from_mask, "a pad must get 0"),
-        (lambda mask: solved()["positions_of"](mask)[:1], "expected the shape"),
+    "check_one_row": [
+        (changed("one_row", lambda pair, n: (pair[0], torch.ones_like(pair[1]).tril())), "look at another prompt"),
+        (changed("one_row", lambda pair, n: (torch.arange(sum(n)), pair[1])), "counts its positions from 0"),
+        (changed("one_row", lambda pair, n: (pair[0], pair[1] | pair[1].T)), "come after it"),
+        (changed("one_row", lambda pair, n: (pair[0], pair[1].T)), "the token that looks"),
+        (changed("one_row", lambda pair, n: (pair[0], pair[1].tril(-1))), "looks at itself too"),
+        (changed("one_row", lambda pair, n: (pair[0] + 1, pair[1])), "item 0"),
+        (changed("one_row", lambda pair, n: (pair[0], pair[1].long())), "dtype torch.bool, got torch.int64"),
+        (changed("one_row", lambda pair, n: pair[1]), "expected a tuple"),
     ],
     "check_crossover_batch": [
-        (changed("crossover_batch", lambda rows, *_: 2 * rows), "two operations"),
+        (lambda w, size, cache, flops, speed: flops * size / (2 * speed), "its own cache"),
+        (lambda w, size, cache, flops, speed: flops * (w * size + cache) / (2 * w * speed), "once for all"),
+        (with_arguments("crossover_batch", lambda w, z, c, f, s: (w, z, c, 2 * f, s)), "two operations"),
         (changed("crossover_batch", lambda rows, *_: 1 / rows), "upside down"),
-        (lambda flops, speed, size: flops / speed / 2, "more bytes it has"),
-        (with_arguments("crossover_batch", lambda flops, speed, size: (speed, flops, size)), "have changed places"),
-        (lambda flops, speed, size: flops / speed / 2 / size, "not less"),
-        (changed("crossover_batch", lambda rows, *_: int(rows)), "too small"),
+        (with_arguments("crossover_batch", lambda w, z, c, f, s: (w, z, c, s, f)), "have changed places"),
+        (with_arguments("crossover_batch", lambda w, z, c, f, s: (w, 1, c, f, s)), "more bytes it has"),
+        (lambda w, z, c, f, s: w * z / s / (2 * w / f - c / s), "never catches up"),
+        (changed("crossover_batch", lambda rows, *_: rows if rows < math.inf else -1.0), "too small"),
     ],
     "check_batch_latencies": [
         (lambda arrivals, size, batch_s: [batch_s] * len(arrivals), "counts too"),
@@ -215,13 +282,30 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (lambda sent, times, percent: times[0][0] - sent[0], "too large"),
         (one_rank_too_high, "one rank too high"),
     ],
-    "check_filtered_mask": [
-        (lambda mask, done: mask[[not flag for flag in done]], "still there"),
-        (with_arguments("filtered_mask", lambda mask, done: (mask, [not flag for flag in done])), "the others stay"),
-        (lambda mask, done: mask[[not flag for flag in done]][:, mask.any(dim=0)], "still there"),
-        (lambda mask, done: solved()["filtered_mask"](mask, done) if any(done) else mask, "no row has finished"),
-        (changed("filtered_mask", lambda mask, *_: mask.bool()), "dtype torch.int64, got torch.bool"),
-        (lambda mask, done: mask[:, mask[~torch.tensor(done)].any(dim=0)], "finished rows are still there"),
+    "check_chunked_prefill": [
+        (lambda prompts, running, budget: chunked(prompts, running, budget, newcomers_run=False), "runs, and takes"),
+        (with_arguments("chunked_first_tokens", lambda prompts, running, budget: (prompts, 0, budget)), "one token of"),
+        (changed("chunked_first_tokens", lambda first, *_: [number - 1 for number in first]), "counted from 1"),
+        (changed("chunked_first_tokens", lambda first, *_: [number + 1 for number in first]), "first token already"),
+        (lambda prompts, running, budget: chunked(prompts, running, budget, share=False), "the next one uses"),
+        (changed("chunked_first_tokens", lambda first, *_: sorted(first)[-1:]), "of length 3, got one of length 1"),
+        (
+            lambda prompts, running, budget: [math.ceil(tokens / (budget - running)) for tokens in prompts],
+            "wrong for the example",
+        ),
+        (
+            lambda prompts, running, budget: [
+                first
+                for _, first in sorted(
+                    zip(
+                        sorted(range(len(prompts)), key=prompts.__getitem__),
+                        solved()["chunked_first_tokens"](sorted(prompts), running, budget),
+                        strict=True,
+                    )
+                )
+            ],
+            "in order of arrival",
+        ),
     ],
     "check_admitted_count": [
         (admitting_whoever_fits, "overtook"),
@@ -241,8 +325,10 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ),
     ],
     "check_admission_order": [
-        (lambda budgets, slots: list(range(len(budgets))), "not a tenth lower"),
-        (lambda budgets, slots: sorted(range(len(budgets)), key=lambda index: -budgets[index]), "not a tenth lower"),
+        (lambda budgets, slots: list(range(len(budgets))), "another order brings it down"),
+        (lambda budgets, slots: sorted(range(len(budgets)), key=lambda index: -budgets[index]), "brings it down"),
+        (lambda budgets, slots: list(range(len(budgets)))[::-1], "another order brings it down"),
+        (shortest_of_two_halves, "another order brings it down"),
         (lambda budgets, slots: sorted(budgets), "every index from 0"),
         (lambda budgets, slots: [budgets.index(budget) for budget in sorted(budgets)], "every index from 0"),
         (lambda budgets, slots: list(range(1, len(budgets) + 1)), "every index from 0"),
@@ -288,25 +374,36 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (changed("grouped_int4", lambda pair, *_: (pair[0].to(torch.uint8), pair[1])), "torch.int8, got torch.uint8"),
         (changed("grouped_int4", lambda pair, w, n: (pair[0], w.view(len(w), -1, n).abs().amax(2) / 7)), "zeros"),
     ],
-    "check_integer_linear": [
-        (with_arguments("integer_linear", lambda x, s, zero, *w: (x, s, 0, *w)), "zero point of x was left out"),
-        (with_arguments("integer_linear", lambda x, s, *others: (x, 1.0, *others)), "scale of x"),
+    "check_best_clip": [
+        (lambda w, bits, clips: clipped(w, bits, clips, clamp=False), "has to be cut off there"),
+        (lambda w, bits, clips: clipped(w, bits + 1, clips), "codes without a sign"),
+        (lambda w, bits, clips: clipped(w, bits, clips, rounding=torch.floor), "rounds down"),
+        (lambda w, bits, clips: clipped(w, bits, clips, rounding=torch.trunc), "cuts the fraction off"),
+        (changed("best_clip", lambda best, *_: (best[0], best[1] ** 2)), "the root is missing"),
+        (changed("best_clip", lambda best, w, bits, clips: (max(clips), best[1])), "item 0 of the tuple"),
+        (changed("best_clip", lambda best, w, bits, clips: (clips.index(best[0]), best[1])), "item 0 of the tuple"),
+        (changed("best_clip", lambda best, *_: best[0]), "expected a tuple"),
+        (with_arguments("best_clip", lambda w, bits, clips: (w, bits, clips[::-1])), "the first is wanted"),
         (
-            with_arguments("integer_linear", lambda *given: (*given[:4], torch.ones_like(given[4]))),
-            "scales of the weight",
+            lambda w, bits, clips: min((clipped(w, bits, [clip])[1], clip) for clip in clips)[::-1],
+            "weights of zero",
         ),
-        (lambda x, s, zero, w, ws: ((x - zero).int() @ w.int().T) * s * ws, "no negative numbers"),
-        (lambda x, s, zero, w, ws: ((x.int() - zero) @ w.int().T).to(torch.int8) * s * ws, "overflow"),
-        (changed("integer_linear", lambda y, *_: y.T), "wrong for"),
     ],
     "check_trainable_parameters": [
-        ((24576, 2359296), "one layer"),
-        ((147456, 2359296), "wider on the way out"),
-        ((442368, 2359296), "together"),
-        ((73728, 2359296), "A alone"),
-        ((21233664, 2359296), "frozen"),
-        ((294912, 1179648), "two numbers"),
-        ((294912, 3538944), "not the parameters themselves"),
+        ((19968, 1916928), "one block"),
+        ((165888, 1916928), "wider on the way out"),
+        ((313344, 1916928), "together"),
+        ((147456, 1916928), "c_attn alone"),
+        ((92160, 1916928), "c_fc alone"),
+        ((331776, 1916928), "a rank of its own"),
+        ((258048, 1916928), "exchanged"),
+        ((55296, 1916928), "A alone"),
+        ((184320, 1916928), "B alone"),
+        ((49545216, 1916928), "frozen"),
+        ((239617, 1916928), "too large"),
+        ((239616, 958464), "two numbers"),
+        ((239616, 479232), "4 bytes"),
+        ((239616, 2875392), "not the parameters themselves"),
     ],
     "check_smallest_rank": [
         (lambda update, tolerance: int(torch.linalg.matrix_rank(update)), "the rank itself"),
@@ -319,9 +416,16 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     ],
     "check_merged_weight": [
         (merged_by_shape, "square or not"),
-        (lambda layer, a, b, scaling: layer.weight + scaling * b @ a, "raised RuntimeError for a Conv1D"),
-        (with_arguments("merged_weight", lambda layer, a, b, scaling: (layer, a, b, 1.0)), "scaling is missing"),
-        (without_the_old_weight, "add the layer's own weight"),
+        (lambda layer, adapters: layer.weight + adapters[0][2] * adapters[0][1] @ adapters[0][0], "the first adapter"),
+        (lambda layer, adapters: sum((s * b @ a for a, b, s in adapters), layer.weight), "RuntimeError for a Conv1D"),
+        (
+            with_arguments("merged_weight", lambda layer, adapters: (layer, [(a, b, 1.0) for a, b, _ in adapters])),
+            "a scaling of its own",
+        ),
+        (merged_without_the_old_weight, "add the layer's own weight"),
+        (merged_one_after_another, "own weight once"),
+        (merged_in_one_product, "before you add anything up"),
+        (with_arguments("merged_weight", lambda layer, adapters: (layer, adapters[-1:])), "the last adapter alone"),
         (changed("merged_weight", lambda weight, *_: weight.T), "as the layer keeps it"),
         (changes_the_layer, "the layer was changed"),
     ],

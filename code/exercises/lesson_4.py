@@ -158,44 +158,81 @@ def check_grouped_int4(function: Function | None) -> None:
     compare_function(function, _grouped_int4, cases, mistakes)
 
 
-def _integer_linear(x_codes: Tensor, x_scale: float, x_zero_point: int, w_codes: Tensor, w_scale: Tensor) -> Tensor:
-    x, weight = (x_codes.double() - x_zero_point) * x_scale, w_codes.double() * w_scale.double()[:, None]
-    return (x @ weight.T).float()  # (B, out)
+def _best_clip(weights: Tensor, bits: int, clips: list[float]) -> tuple[float, float]:
+    largest_code = 2 ** (bits - 1) - 1
+    best = (math.nan, math.inf)
+    for clip in clips:
+        scale = clip / largest_code
+        squares = 0.0
+        for weight in weights.tolist():
+            code = max(-largest_code, min(largest_code, round(weight / scale)))
+            squares += (code * scale - weight) ** 2
+        error = math.sqrt(squares / len(weights))
+        if error < best[1]:
+            best = (clip, error)
+    return best
 
 
-def _with_overflow(x_codes: Tensor, x_scale: float, x_zero_point: int, w_codes: Tensor, w_scale: Tensor) -> Tensor:
-    sums = (x_codes.int() - x_zero_point) @ w_codes.int().T
-    return sums.to(torch.int8).float() * x_scale * w_scale
+def _clip_by(
+    weights: Tensor,
+    bits: int,
+    clips: list[float],
+    *,
+    levels: Function = lambda bits: 2 ** (bits - 1) - 1,
+    rounding: Function = torch.round,
+    clamp: bool = True,
+    judge: Function = lambda error: error.square().mean().sqrt().item(),
+) -> tuple[float, float]:
+    """The same with a mistake in one of its parts."""
+    largest_code, errors = levels(bits), []
+    for clip in clips:
+        scale = clip / largest_code
+        codes = rounding(weights.double() / scale)
+        codes = codes.clamp(-largest_code, largest_code) if clamp else codes
+        errors.append(judge(codes * scale - weights.double()))
+    return clips[errors.index(min(errors))], min(errors)
 
 
-def _with_wrapped_codes(x_codes: Tensor, x_scale: float, x_zero_point: int, w_codes: Tensor, w_scale: Tensor) -> Tensor:
-    shifted = (x_codes - torch.tensor(x_zero_point, dtype=torch.uint8)).int()
-    return (shifted @ w_codes.int().T).float() * x_scale * w_scale
+def _last_of_equals(weights: Tensor, bits: int, clips: list[float]) -> tuple[float, float]:
+    return _best_clip(weights, bits, clips[::-1])
 
 
-def _linear_case(rows: int, width: int, outputs: int, zero_point: int) -> tuple:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 256, (rows, width), generator=generator).to(torch.uint8)
-    weight = torch.randint(-127, 128, (outputs, width), generator=generator).to(torch.int8)
-    return x, 0.02, zero_point, weight, normal(outputs).abs() * 0.01 + 0.001
-
-
-@exercise("the sums are exact in integers, the floats come in once per output: a fused int8 kernel does this")
-def check_integer_linear(function: Function | None) -> None:
-    """Exercise 4.5: a linear layer on integer codes."""
-    x, weight = torch.tensor([[4, 1]], dtype=torch.uint8), torch.tensor([[3, 1]], dtype=torch.int8)
+@exercise("to clip moves a few outliers a lot and all others less, and the fewer the bits, the more it pays")
+def check_best_clip(function: Function | None) -> None:
+    """Exercise 4.5: where to cut the outliers off."""
+    weights = normal(400)
+    with_outliers = torch.cat([weights, torch.tensor([9.0, -14.0])])
+    negative = -weights.abs() - 0.01
     cases = {
-        "the example": (x, 0.5, 2, weight, torch.tensor([0.1])),
-        "a zero point of 0": _linear_case(3, 64, 5, 0),
-        "a zero point of 117": _linear_case(3, 64, 5, 117),
-        "as many rows as outputs": _linear_case(4, 8, 4, 100),
-        "a wide layer": _linear_case(2, 4096, 3, 128),
+        "the example": (torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 3.0]), 2, [3.0, 1.0]),
+        "4 bits": (with_outliers, 4, [14.0, 10.0, 6.0, 4.0, 3.0, 2.0, 1.0]),
+        "8 bits": (with_outliers, 8, [4.0, 9.0, 14.0]),
+        "the best clip in between": (weights, 3, [1.0, 2.0, 3.5]),
+        "negative weights": (negative, 4, [0.5, 4.0, 2.5]),
+        "one clip": (weights, 5, [1.5]),
+        "weights of zero": (torch.zeros(5), 4, [2.0, 1.0, 3.0]),
     }
     mistakes = {
-        "the zero point of x was left out": lambda x, scale, _, *of_weight: _integer_linear(x, scale, 0, *of_weight),
-        "the sums overflow 8 bits; convert to int32 before the multiplication": _with_overflow,
-        "uint8 has no negative numbers; convert to int32 before the zero point is subtracted": _with_wrapped_codes,
-        "the scale of x was left out": lambda x, _, *others: _integer_linear(x, 1.0, *others),
-        "the scales of the weight were left out": lambda *given: _integer_linear(*given[:4], torch.ones_like(given[4])),
+        "a code beyond the largest or the smallest one has to be cut off there": lambda *given: _clip_by(
+            *given, clamp=False
+        ),
+        "the largest code is one less than half of all codes": lambda *given: _clip_by(
+            *given, levels=lambda bits: 2 ** (bits - 1)
+        ),
+        "these are the levels of codes without a sign": lambda *given: _clip_by(
+            *given, levels=lambda bits: 2**bits - 1
+        ),
+        "this cuts the fraction off; round to the nearest code": lambda *given: _clip_by(*given, rounding=torch.trunc),
+        "this rounds down; round to the nearest code": lambda *given: _clip_by(*given, rounding=torch.floor),
+        "the root is missing from the RMS error": lambda *given: _clip_by(
+            *given, judge=lambda error: error.square().mean().item()
+        ),
+        "square the errors before you take their mean": lambda *given: _clip_by(
+            *given, judge=lambda error: error.abs().mean().item()
+        ),
+        "that is the largest error of a weight, not the RMS of all": lambda *given: _clip_by(
+            *given, judge=lambda error: error.abs().max().item()
+        ),
+        "of several equally good clips the first is wanted": _last_of_equals,
     }
-    compare_function(function, _integer_linear, cases, mistakes)
+    compare_function(function, _best_clip, cases, mistakes)
