@@ -61,20 +61,20 @@ def test_the_line_is_the_innermost_one_of_the_cell() -> None:
         def size(rows):
             return rows.length
 
-        def left_padded(rows, pad_id):
-            return size(rows)
+        def batch_sizes(lengths, max_cells):
+            return size(lengths)
         """
-    message = repr(CHECKS["check_left_padded"](cell(source, "left_padded")))
+    message = repr(CHECKS["check_batch_sizes"](cell(source, "batch_sizes")))
     assert "raised AttributeError for the example, in line 3 (`return rows.length`)" in message
 
 
 def test_an_error_before_the_first_line_has_none() -> None:
-    message = repr(CHECKS["check_left_padded"](lambda rows: rows))
+    message = repr(CHECKS["check_batch_sizes"](lambda lengths: lengths))
     assert "raised TypeError for the example: " in message and ", in line" not in message
 
 
 def test_a_function_that_is_not_python_has_no_line() -> None:
-    assert "raised TypeError for the example: " in repr(CHECKS["check_left_padded"](len))
+    assert "raised TypeError for the example: " in repr(CHECKS["check_batch_sizes"](len))
 
 
 # --- Errors of ours ------------------------------------------------------------------------------------

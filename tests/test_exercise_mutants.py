@@ -121,6 +121,15 @@ UNNOTICED: dict[str, dict[str, list[str]]] = {
             "latencies, free_s = ([], -0.5)",
         ],
     },
+    "check_chunked_prefill": {
+        OVERWRITTEN: [
+            "first_token = [1] * len(unread)",
+            "first_token = [-1] * len(unread)",
+        ],
+        "every call gets a list of its own": [
+            "unread = prompt_tokens",
+        ],
+    },
     "check_grouped_int4": {
         NEGATIVE: [
             "scale = scale.masked_fill(scale <= 0, 1.0)",

@@ -28,10 +28,7 @@ from exercise_answers import (
 )
 from helpers import (
     Request,
-    filter_batch,
-    generate_next_token,
     init_batch,
-    positions_from_mask,
     run_continuous,
     run_static,
 )
@@ -220,42 +217,44 @@ def test_simulated_admission_is_that_of_a_run(budgets: list[int]) -> None:
     assert (first, last) == ([row[0] for row in steps], [row[-1] for row in steps])
 
 
-def test_positions_are_those_of_the_library() -> None:
-    mask = torch.tensor([[0] * (9 - n) + [1] * n for n in range(1, 10)])
-    ours, library = solved()["positions_of"](mask), positions_from_mask(mask)
-    assert torch.equal(ours * mask, library * mask)
+def test_prompts_in_one_row_get_the_logits_that_they_get_alone() -> None:
+    model, prompts = tiny_model("gpt2"), [[3, 4, 5], [7], [1, 2, 3, 4]]
+    positions, may_look = solved()["one_row"]([len(prompt) for prompt in prompts])
+    forbidden = torch.zeros(may_look.shape).masked_fill(~may_look, -math.inf)[None, None]  # (1, 1, N, N)
+    row = torch.tensor([sum(prompts, [])])  # (1, N)
+    with torch.inference_mode():
+        together = model(input_ids=row, attention_mask=forbidden, position_ids=positions[None]).logits[0]
+        alone = [model(input_ids=torch.tensor([prompt])).logits[0] for prompt in prompts]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
-def test_left_padding_is_that_of_the_library() -> None:
-    rows = [[3, 0, 5], [7], [1, 2, 3, 4]]
-    batch = init_batch([Request(row, 2) for row in rows])
-    ids, mask = solved()["left_padded"](rows, 0)
-    assert torch.equal(mask, batch.attention_mask)
-    assert torch.equal(ids * mask, batch.input_ids * mask)
-
-
-def test_filtered_mask_is_that_of_the_library() -> None:
-    requests = [Request([1] * length, budget) for length, budget in [(6, 1), (3, 2), (1, 1), (4, 2)]]
-    batch = generate_next_token(init_batch(requests), tiny_model("gpt2"))
-    finished = [request.finished for request in batch.requests]
-    assert finished == [True, False, True, False]
-    ours = solved()["filtered_mask"](batch.attention_mask, finished)
-    assert torch.equal(ours, filter_batch(batch)[0].attention_mask)
+def test_no_batch_has_more_cells_than_it_may() -> None:
+    lengths, max_cells = [3, 9, 1, 1, 4, 20, 2, 2, 2], 12
+    sizes = solved()["batch_sizes"](lengths, max_cells)
+    assert sum(sizes) == len(lengths)
+    for last, size in zip(np.cumsum(sizes), sizes, strict=True):
+        batch = init_batch([Request([1] * length, 2) for length in lengths[last - size : last]])
+        assert size == 1 or batch.input_ids.numel() <= max_cells
 
 
 def test_trained_parameters_are_those_of_the_library() -> None:
-    with torch.device("meta"):
-        model = add_lora(GPT2LMHeadModel(GPT2Config()), r=8)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained = 0
+    for rank, target in ((4, "c_attn"), (2, "c_fc")):
+        with torch.device("meta"):
+            model = add_lora(GPT2LMHeadModel(GPT2Config()), r=rank, targets=[target])
+        trained += sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert right_answers("check_trainable_parameters") == (trained, 8 * trained)
 
 
 @pytest.mark.parametrize("base", [nn.Linear(6, 4), Conv1D(4, 6), Conv1D(5, 5)], ids=["linear", "conv1d", "square"])
 def test_merging_is_that_of_the_library(base: nn.Module) -> None:
-    layer = LoraLayer(base, r=2, alpha=3.0)
-    nn.init.normal_(layer.lora_b)
-    ours = solved()["merged_weight"](base, layer.lora_a.detach(), layer.lora_b.detach(), layer.scaling)
-    layer.merge()
+    layers = [LoraLayer(base, r=2, alpha=3.0), LoraLayer(base, r=3, alpha=1.0)]
+    for layer in layers:
+        nn.init.normal_(layer.lora_b)
+    adapters = [(layer.lora_a.detach(), layer.lora_b.detach(), layer.scaling) for layer in layers]
+    ours = solved()["merged_weight"](base, adapters)
+    for layer in layers:
+        layer.merge()
     torch.testing.assert_close(ours, base.weight.detach())
 
 

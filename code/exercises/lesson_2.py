@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,99 +35,165 @@ def _padding(*batches: list[int]) -> int:
     return sum(max(batch) - length for batch in batches for length in batch)
 
 
-def _left_padded(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    width = max(len(row) for row in rows)
-    ids = [[pad_id] * (width - len(row)) + row for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(ids), torch.tensor(mask)  # (B, width) each
+def _batch_sizes(lengths: list[int], max_cells: int) -> list[int]:
+    sizes: list[int] = []
+    rows = width = 0  # of the batch that is being filled
+    for length in lengths:
+        if rows > 0 and (rows + 1) * max(width, length) > max_cells:
+            sizes.append(rows)
+            rows = width = 0
+        rows, width = rows + 1, max(width, length)
+    return [*sizes, rows]
 
 
-def _right_padded(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    ids, mask = _left_padded([row[::-1] for row in rows], pad_id)
-    return ids.flip(1), mask.flip(1)
+def _sizes_while(fits: Function) -> Function:
+    """A way to cut a queue into batches: `fits(lengths, max_cells)` says whether the last may join."""
+
+    def sizes(lengths: list[int], max_cells: int) -> list[int]:
+        batches: list[list[int]] = [[]]
+        for length in lengths:
+            if batches[-1] and not fits([*batches[-1], length], max_cells):
+                batches.append([])
+            batches[-1].append(length)
+        return [len(batch) for batch in batches]
+
+    return sizes
 
 
-def _masked_by_id(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    ids, _ = _left_padded(rows, pad_id)
-    return ids, (ids != pad_id).long()
+def _without_the_last_batch(lengths: list[int], max_cells: int) -> list[int]:
+    return _batch_sizes(lengths, max_cells)[:-1]
 
 
-def _inverted(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    ids, mask = _left_padded(rows, pad_id)
-    return ids, 1 - mask
-
-
-@exercise("the last column is a real token in every row, and the mask comes from lengths, not from ids")
-def check_left_padded(function: Function | None) -> None:
-    """Exercise 2.2: a ragged list of prompts as one rectangle."""
+@exercise("a limit on cells lets many short prompts share a batch, and gives a long one more room of its own")
+def check_batch_sizes(function: Function | None) -> None:
+    """Exercise 2.2: batches under a limit on the cells of the rectangle."""
     cases = {
-        "the example": ([[5, 6, 7], [8]], 0),
-        "rows of one length": ([[1, 2], [3, 4]], 9),
-        "the longest prompt in the middle": ([[3], [4, 5, 6, 7], [8, 9]], 1),
-        "a single prompt": ([[3, 9]], 9),
-        "a prompt that contains the pad id": ([[2, 9], [9], [9, 4, 9]], 9),
+        "the example": ([3, 4, 2, 9, 1], 12),
+        "a rectangle that fills the limit exactly": ([5, 5, 5, 2], 15),
+        "prompts of one length": ([2, 2, 2, 2, 2, 2, 2], 6),
+        "a prompt that is longer than the limit": ([2, 30, 3, 1], 10),
+        "a prompt that is longer than the limit, and first": ([30, 2, 2], 10),
+        "everybody in one batch": ([1, 7, 3], 100),
+        "a single prompt": ([4], 10),
+        "a long prompt behind short ones": ([1, 1, 1, 1, 6, 1], 12),
+        "a long prompt before short ones": ([6, 1, 1, 1, 1], 12),
     }
     mistakes = {
-        "this pads on the right, so the last position of a short row is no token": _right_padded,
-        "a token with the pad's id is still a token; take the mask from the lengths": _masked_by_id,
-        "the mask is 1 at a token and 0 at padding": _inverted,
+        "pads are cells too: count rows times the longest, not the tokens": _sizes_while(
+            lambda rows, most: sum(rows) <= most
+        ),
+        "a rectangle of exactly max_cells is allowed": _sizes_while(lambda rows, most: len(rows) * max(rows) < most),
+        "a newcomer that is longer makes every row of the batch wider": _sizes_while(
+            lambda rows, most: len(rows) * max(rows[:-1]) <= most
+        ),
+        "a batch is as wide as its longest prompt, not as its last one": _sizes_while(
+            lambda rows, most: len(rows) * rows[-1] <= most
+        ),
+        "a batch is as wide as its longest prompt, not as its first one": _sizes_while(
+            lambda rows, most: len(rows) * rows[0] <= most
+        ),
+        "the last batch is missing": _without_the_last_batch,
     }
-    compare_function(function, _left_padded, cases, mistakes)
+    compare_function(function, _batch_sizes, cases, mistakes)
 
 
-def _positions_of(mask: Tensor) -> Tensor:
-    positions = torch.zeros_like(mask)
-    for row, cells in enumerate(mask.tolist()):
-        real = [column for column, cell in enumerate(cells) if cell]
-        for position, column in enumerate(real):
-            positions[row, column] = position
-    return positions
+def _one_row(lengths: list[int]) -> tuple[Tensor, Tensor]:
+    owners = [(prompt, position) for prompt, length in enumerate(lengths) for position in range(length)]
+    positions = torch.tensor([position for _, position in owners])  # (N,)
+    looks = [[mine == other and at <= now for other, at in owners] for mine, now in owners]
+    return positions, torch.tensor(looks)  # (N,), (N, N)
 
 
-@exercise("each row counts from its own first token, so it sees the positions it would see alone")
-def check_positions_of(function: Function | None) -> None:
-    """Exercise 2.3: positions of left-padded rows."""
+def _one_row_of_one_prompt(lengths: list[int]) -> tuple[Tensor, Tensor]:
+    return _one_row(lengths)[0], _one_row([sum(lengths)])[1]
+
+
+def _one_row_numbered_through(lengths: list[int]) -> tuple[Tensor, Tensor]:
+    return _one_row([sum(lengths)])[0], _one_row(lengths)[1]
+
+
+def _one_row_looking_ahead(lengths: list[int]) -> tuple[Tensor, Tensor]:
+    positions, looks = _one_row(lengths)
+    return positions, looks | looks.T
+
+
+@exercise(
+    "without a rectangle there is no padding; only a mask keeps the prompts apart, and some kernels serve this way"
+)
+def check_one_row(function: Function | None) -> None:
+    """Exercise 2.3: several prompts in one row, without padding."""
     cases = {
-        "the example": (torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]),),
-        "rows without padding": (torch.ones(2, 5, dtype=torch.long),),
-        "a single row": (torch.tensor([[0, 1, 1]]),),
-        "a batch whose rows all differ": (torch.tensor([[0] * (6 - n) + [1] * n for n in (6, 1, 4, 2)]),),
+        "the example": ([2, 1],),
+        "three prompts": ([3, 1, 4],),
+        "one prompt": ([5],),
+        "prompts of one token": ([1, 1, 1],),
+        "prompts of one length": ([3, 3],),
     }
     mistakes = {
-        "the columns are numbered, not the tokens of a row": lambda mask: torch.arange(mask.shape[1]).expand_as(mask),
-        "the first token of a row has position 0": lambda mask: mask.cumsum(dim=1),
-        "a pad must get 0; a negative position is outside the embedding": lambda mask: mask.cumsum(dim=1) - 1,
-        "a pad must get 0, not 1": lambda mask: (mask.cumsum(dim=1) - 1).masked_fill(mask == 0, 1),
+        "a token must not look at another prompt": _one_row_of_one_prompt,
+        "every prompt counts its positions from 0": _one_row_numbered_through,
+        "every prompt counts its positions from 0, and a token must not look at another prompt": lambda lengths: (
+            _one_row([sum(lengths)])
+        ),
+        "a token must not look at those that come after it": _one_row_looking_ahead,
+        "the row of the mask is the token that looks, the column the one it looks at": lambda lengths: (
+            _one_row(lengths)[0],
+            _one_row(lengths)[1].T,
+        ),
+        "a token looks at itself too": lambda lengths: (
+            _one_row(lengths)[0],
+            _one_row(lengths)[1] & ~torch.eye(sum(lengths), dtype=torch.bool),
+        ),
     }
-    compare_function(function, _positions_of, cases, mistakes)
+    compare_function(function, _one_row, cases, mistakes)
 
 
-def _crossover(flops_per_s: float, bytes_per_s: float, bytes_per_weight: float) -> float:
-    reading_s, computing_s_per_row = bytes_per_weight / bytes_per_s, 2 / flops_per_s  # of one weight
-    return reading_s / computing_s_per_row
+def _crossover(
+    weights: int, bytes_per_weight: float, cache_bytes: float, flops_per_s: float, bytes_per_s: float
+) -> float:
+    computing_s = 2 * weights / flops_per_s  # of each row
+    reading_s = cache_bytes / bytes_per_s  # of each row: its own cache
+    shared_s = weights * bytes_per_weight / bytes_per_s  # whatever the number of rows
+    if computing_s <= reading_s:
+        return math.inf
+    return shared_s / (computing_s - reading_s)
 
 
-@exercise("up to this batch size arithmetic hides behind reading, and half the bytes per weight halve it")
+def _crossover_unguarded(
+    weights: int, bytes_per_weight: float, cache_bytes: float, flops_per_s: float, bytes_per_s: float
+) -> float:
+    gained_s = 2 * weights / flops_per_s - cache_bytes / bytes_per_s
+    return weights * bytes_per_weight / bytes_per_s / gained_s if gained_s else 0.0
+
+
+@exercise("every row brings a cache of its own to read, so a long cache moves the crossover far away, or abolishes it")
 def check_crossover_batch(function: Function | None) -> None:
-    """Exercise 2.4: the batch size at which computing takes as long as reading the weights."""
+    """Exercise 2.4: the batch size at which computing takes as long as reading weights and caches."""
     cases = {
-        "the example": (1200, 100, 4),
-        "a laptop": (1e12, 40e9, 4),
-        "bfloat16 on a large GPU": (989e12, 3.35e12, 2),
-        "one byte per weight": (1979e12, 3.35e12, 1),
+        "the example": (100, 4, 10, 1200, 100),
+        "no cache at all": (100, 4, 0, 1200, 100),
+        "a cache that takes longer than the arithmetic": (100, 4, 40, 1200, 100),
+        "a cache that takes as long as the arithmetic": (50, 4, 100, 100, 100),
+        "GPT-2 small with 128 cached tokens a row, on a laptop": (124_439_808, 4, 128 * 73_728, 1e12, 40e9),
+        "bfloat16 on a large GPU": (7_000_000_000, 2, 16_000_000, 989e12, 3.35e12),
+        "one byte per weight": (7_000_000_000, 1, 16_000_000, 989e12, 3.35e12),
     }
     mistakes = {
-        "a multiplication and an addition are two operations": lambda flops, speed, size: (
-            2 * _crossover(flops, speed, size)
+        "every row reads its own cache": lambda w, size, cache, flops, speed: _crossover(w, size, 0, flops, speed),
+        "every row reads a cache; this one is read once for all": lambda w, size, cache, flops, speed: _crossover(
+            w, size + cache / w, 0, flops, speed
         ),
-        "that is upside down": lambda flops, speed, size: 1 / _crossover(flops, speed, size),
-        "operations per second and bytes per second have changed places": lambda flops, speed, size: _crossover(
-            speed, flops, size
+        "a multiplication and an addition are two operations": lambda w, size, cache, flops, speed: _crossover(
+            w, size, cache, 2 * flops, speed
         ),
-        "reading a weight takes longer the more bytes it has": lambda flops, speed, size: _crossover(flops, speed, 1),
-        "a weight of more bytes hides more arithmetic, not less": lambda flops, speed, size: (
-            _crossover(flops, speed, 1) / size
+        "that is upside down": lambda *given: 1 / _crossover(*given),
+        "operations per second and bytes per second have changed places": lambda w, size, cache, flops, speed: (
+            _crossover(w, size, cache, speed, flops)
         ),
+        "reading a weight takes longer the more bytes it has": lambda w, size, cache, flops, speed: _crossover(
+            w, 1, cache, flops, speed
+        ),
+        "where every row reads longer than it computes, computing never catches up": _crossover_unguarded,
     }
     compare_function(function, _crossover, cases, mistakes)
 
