@@ -35,11 +35,11 @@ def check_kv_cache(llama_bytes_per_token: int | None, llama_users: int | None) -
 
 
 def _positions(turns: list[tuple[int, int]], keep_cache: bool) -> int:
-    total = 0
-    for turn, (user, answer) in enumerate(turns):
-        earlier = sum(map(sum, turns[:turn]))  # tokens of the conversation before this turn
-        unread = min(earlier, 1) if keep_cache else earlier
+    total, earlier = 0, 0  # earlier: tokens of the conversation before this turn
+    for user, answer in turns:
+        unread = min(earlier, 1) if keep_cache else earlier  # the last token of an answer is in no cache
         total += unread + user + answer - 1
+        earlier += user + answer
     return total
 
 

@@ -80,7 +80,7 @@ def attention_rows(words: Sequence[str], forwards: Sequence[np.ndarray]) -> Figu
     axes[0].invert_yaxis()
     figure.colorbar(mesh, ax=axes, label="attention weight (1 = all attention)", shrink=0.8)
     first, *later = [len(weights) for weights in forwards]
-    title = f"The prefill computes {first} rows of the triangle, each later forward {max(later)}; pale is not computed"
+    title = f"The first forward computes {first} rows of the triangle, each later one only {max(later)}"
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
@@ -122,9 +122,9 @@ def next_token_chances(
     for ax, (name, (setting, chances)) in zip(axes[1:], {"k": top_k, "p": top_p}.items(), strict=True):
         ax.bar(places, chances, color=BLUE, label=f"top-{name}, {name} = {setting}")
         ax.bar(places, temperatures[1.0], width=0.4, color=ORANGE, label="unchanged")
-        ax.set_title(f"Top-{name} keeps {np.count_nonzero(chances)} tokens, and they gain")
+        ax.set_title(f"Top-{name} keeps {np.count_nonzero(chances)} of these {len(words)}, and they gain")
     rest = 1 - sum(temperatures[max(temperatures)])
-    axes[0].set_title(f"At {max(temperatures)}, {rest:.0%} go to tokens not shown")
+    axes[0].set_title(f"Temperature {max(temperatures)} gives {rest:.0%} to others")
     for ax in axes:
         ax.set_xticks(places, words, rotation=60, ha="right")
         ax.set_xlabel(f"the {len(words)} likeliest next tokens")

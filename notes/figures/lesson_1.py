@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -32,12 +33,17 @@ def _tokens(ids: list[int]) -> list[str]:
 
 def encoder_and_decoder() -> Sheet:
     """Who may look at whom: two masks over the same words."""
-    sheet = Sheet(346, "A decoder looks back only, so keys and values can be kept")
+    sheet = Sheet(346, "In a decoder, tokens only look back, so keys and values can be kept")
     words = _tokens(course_model()[1](PROMPT)["input_ids"])
     count, size = len(words), 42
     for left, name, sees, remark in [
-        (130, "encoder: every token sees the whole text", lambda row, column: True, "made for understanding"),
-        (520, "decoder: a token sees itself and the past", lambda row, column: column <= row, "made for writing on"),
+        (130, "encoder: every token sees the whole text", lambda row, column: True, "good for understanding a text"),
+        (
+            520,
+            "decoder: a token sees itself and the past",
+            lambda row, column: column <= row,
+            "good for continuing a text",
+        ),
     ]:
         sheet.text(left + 2 * size, 62, name, ha="center")
         cells = [(row, column) for row in range(count) for column in range(count)]
@@ -92,7 +98,7 @@ def prefill_and_decode() -> Sheet:
     tokens = {"prefill\n200 tokens at once": 200, "decode\n1 token": 1}
 
     def at(seconds: float) -> float:
-        return 170 + 2.0 * seconds * 1e3
+        return 170 + 1.85 * seconds * 1e3
 
     for index, (name, count) in enumerate(tokens.items()):
         y = 66 + 92 * index
@@ -143,6 +149,58 @@ def kv_cache_block() -> Sheet:
     sheet.text(540, 290, f"full context, {context} tokens:\n{per_token * context / 1e6:.1f} MB for one request")
     sheet.note(20, 372, "Shapes and bytes are read from the storyteller's cache after a real prefill.")
     return sheet
+
+
+def decode_step() -> Sheet:
+    """What one decode step computes in one attention head, with real attention weights."""
+    words, weights = _attention_of_newest("Once upon a time there", layer=3, head=2)
+    sheet = Sheet(372, "A decode step asks with one query, and looks at the keys and values of all tokens")
+    top, height, width, last = 92, 32, 84, len(words) - 1
+    keys, shares, values = 344, 452, 560
+    for left, name in ((keys, "keys"), (shares, "weights"), (values, "values")):
+        sheet.text(left + width / 2, top - 14, name, ha="center")
+    for row, (word, weight) in enumerate(zip(words, weights, strict=True)):
+        y = top + row * height
+        sheet.text(keys - 12, y + height / 2, word, ha="right")
+        sheet.box(keys, y, width, height, f"k{row + 1}", PALE_BLUE if row == last else PALE_GREY)
+        sheet.box(shares, y, width, height, f"{weight:.0%}", BLANK)
+        sheet.box(values, y, width, height, f"v{row + 1}", PALE_GREEN if row == last else PALE_GREY)
+    newest, bottom, middle = top + last * height + height / 2, top + len(words) * height, top + len(words) * height / 2
+    sheet.box(20, newest - 17, 90, 34, f"“{words[last]}”", BLANK)
+    sheet.note(65, newest + 30, "the new token", ha="center")
+    sheet.note(20, middle - 10, "times three\nlearned matrices")
+    for y, name, fill in ((top + 16, "q", SOLID_ORANGE), (newest, "k", PALE_BLUE), (bottom + 38, "v", PALE_GREEN)):
+        sheet.arrow((110, newest), (186, y))
+        sheet.box(188, y - 17, 48, 34, f"{name}{last + 1}", fill)
+    sheet.arrow((236, newest), (keys - 60, newest))
+    _path(sheet, (236, bottom + 38), (values + width / 2, bottom + 38), (values + width / 2, bottom + 2))
+    compared = (keys + width + shares) / 2
+    _path(sheet, (236, top + 16), (262, top + 16), (262, 62), (compared, 62), (compared, top + 4))
+    sheet.note(270, 50, "compared with every key, then the softmax")
+    sheet.arrow((values + width, middle), (698, middle))
+    sheet.box(700, middle - 17, 80, 34, "output", SOLID_BLUE)
+    sheet.note(740, middle - 38, "values, mixed\nby weight", ha="center")
+    used = [(PALE_GREY, "taken from the cache", 170), (PALE_BLUE, "appended: the new key", 180)]
+    sheet.key(150, 324, [*used, (PALE_GREEN, "and the new value", 150)])
+    sheet.note(20, 352, "One head of the storyteller's fourth layer, with its real weights.")
+    return sheet
+
+
+def _path(sheet: Sheet, *corners: tuple[float, float]) -> None:
+    """A line with corners that ends in an arrow."""
+    for start, end in pairwise(corners[:-1]):
+        sheet.line(start, end)
+    sheet.arrow(corners[-2], corners[-1])
+
+
+def _attention_of_newest(text: str, layer: int, head: int) -> tuple[list[str], list[float]]:
+    """The words of a text, and the weights with which the last of them looks at each in one head of the storyteller."""
+    model, tokenizer = course_model()
+    ids = tokenizer(text)["input_ids"]
+    model.set_attn_implementation("eager")  # the only one that hands out its weights
+    with torch.inference_mode():
+        weights = model(torch.tensor([ids]), output_attentions=True).attentions[layer][0, head, -1]
+    return _tokens(ids), weights.tolist()
 
 
 @lru_cache(maxsize=1)
@@ -217,7 +275,11 @@ def pages() -> Sheet:
         sheet.box(at(used), y, at(reserved) - at(used), 40, words, HATCHED_ORANGE)
     for edge in range(page, given, page):
         sheet.line((at(edge), 140), (at(edge), 180), color="white", linewidth=0.8)
-    sheet.text(at(given) + 12, 160, f"{given // page} pages, {given - used} places wasted, more on demand")
+    sheet.text(
+        at(given) + 12,
+        160,
+        f"{given // page} pages waste {given - used} places, and more pages come when they are needed",
+    )
     sheet.span(at(0), at(longest), 205, f"{longest:,} places in the KV cache", below=True)
-    sheet.note(20, 244, "Counted: 1 − 200 / 1,024 is 80 % wasted. PagedAttention hands out the pages.")
+    sheet.note(20, 244, "Counted. Of the 1,024 places that were reserved at once, 80 % are wasted.")
     return sheet
