@@ -27,7 +27,7 @@ from .workload import course_requests
 
 Scheduler = Callable[[list[Request], int, int, Engine], Any]
 
-SLOTS, ROOM = 8, 300  # for the course's requests: two long ones and five short ones fill the room
+SLOTS, ROOM = 8, 400  # as in `assembly`; the room is full before the slots are
 MOST_LOOKS = 10_000  # a scheduler that has asked so often and is not done is caught in its loop
 END = 0  # the token with which a model without weights ends an answer
 
