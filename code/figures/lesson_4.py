@@ -97,8 +97,10 @@ def parts_of_memory(parts: Sequence[str], megabytes: Mapping[str, Sequence[float
     ax = plt.subplots(figsize=(8, 3))[1]
     labels, columns = list(megabytes), np.array(list(megabytes.values())).T
     left = np.zeros(len(labels))
-    for part, color, hatch, column in zip(parts, PALETTE, ("", "xx", "//", ".."), columns, strict=True):
-        ax.barh(labels, column, left=left, color=color, hatch=hatch, edgecolor="white", label=part)
+    hatches = ("", "xx", "//", "..")
+    for place, (part, column) in enumerate(zip(parts, columns, strict=True)):
+        look = {"color": PALETTE[place], "hatch": hatches[place], "edgecolor": "white"}
+        ax.barh(labels, column, left=left, label=part, **look)
         left = left + column
     for row, total in enumerate(left):
         ax.text(total, row, f" {total:.0f} MB", va="center")
