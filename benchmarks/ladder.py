@@ -1,12 +1,13 @@
-"""The ladder: one workload on GPT-2's shape, and on every rung one waste less.
+"""The ladder: one workload at the size of GPT-2 on seven rungs, each of which removes one waste.
 
     python benchmarks/ladder.py            measure, write benchmarks/results/ladder-<device>.json and print the table
     python benchmarks/ladder.py --quick    the same in under a minute, on a smaller workload; the numbers mean little
 
-The workload is the course's: 32 requests with prompts of 7 tokens; every 8th asks for 100 tokens, the others for 10;
-8 slots; nothing ends early. Every rung runs through the public functions of code/ (rungs.py). Rungs are timed in turn,
-round after round, so that a machine that drifts slows all of them alike; the memory of each is measured in a process
-of its own (rung_memory.py). A rung whose weights cannot be packed on this machine is left out and named.
+The workload is the course's: 32 requests with prompts of 7 tokens, of which every 8th asks for 100 tokens and the
+others for 10. Eight are served at a time, and no answer ends before it has all its tokens. Every rung uses the public
+functions of code/ (rungs.py). The rungs are timed in turn, round after round, so that a machine that becomes slower
+slows all of them alike. The memory of each is measured in a process of its own (rung_memory.py). A rung whose weights
+cannot be packed on this machine is left out, and the result says so.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def climb(
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of the rungs, by their names.
+    """Everything that was measured, by the name of the rung.
 
     Attributes:
         answers: the tokens of every request.
@@ -103,7 +104,7 @@ class Measured:
 
     @property
     def bandwidth(self) -> float:
-        """What the machine could do: the better of the two measurements."""
+        """The better of the two measurements: what the memory of this machine can do."""
         return max(self.bandwidths)
 
 
@@ -115,7 +116,7 @@ def measure_rungs(
     repeats: int,
     device: str,
 ) -> Measured:
-    """Serve the requests once for the tokens, then round after round against the clock, then step by step."""
+    """Serve the requests once to get the tokens, then in timed rounds, and then time single decode steps."""
     answers, forwards = serve_once(rungs, models, requests, slots)
     before = memory_bandwidth(device=device)
     timings = interleaved(
@@ -140,7 +141,7 @@ def measure_rungs(
 def serve_once(
     rungs: Sequence[Rung], models: dict[str, PreTrainedModel], requests: list[Request], slots: int
 ) -> tuple[dict[str, list[list[int]]], dict[str, int]]:
-    """Every rung's tokens of every request, and its number of forwards. It warms up what is timed afterwards."""
+    """The tokens of every request on every rung, and the number of forwards. This also warms up the timed rounds."""
     answers, forwards = {}, {}
     for rung in tqdm(rungs, desc="warm-up and tokens"):
         trace = Trace()
@@ -185,7 +186,7 @@ def row_of(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The ladder as text; and single decode steps, with their floor and what serving adds to the model's time."""
+    """The ladder as text, with the time and floor of single decode steps and what serving adds to the model's time."""
     slots = result["workload"]["slots"]
     lines = [
         f"{'':26}{'seconds':>9}{'tokens/s':>10}{'forwards':>10}{'x before':>10}{'x first':>9}{'x floor':>9}{'MB':>7}"
@@ -208,7 +209,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
-    """What a reader of the table must know: rungs that are missing, and rungs whose tokens are not the first's."""
+    """What a reader of the table must know: which rungs are missing, and which give other tokens than the first."""
     lines = [f"left out: {rung['name']} ({rung['reason']})" for rung in result["left_out"]]
     for row in result["rungs"]:
         if row["same_answers"] < result["requests"]:

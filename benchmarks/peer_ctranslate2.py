@@ -1,4 +1,4 @@
-"""CTranslate2, as systems for `peers.py`. Its `generate_batch` is static: a batch ends with its slowest row."""
+"""CTranslate2 for `peers.py`. Its `generate_batch` is static: a batch ends when its slowest row does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load(variant: str, folder: Path, slots: int, threads: int, device: str) -> S
 
 
 def serve(generator: ctranslate2.Generator, slots: int, requests: list[RequestIds]) -> list[list[int]]:
-    """Batches of `slots`, each generated until its largest budget is reached."""
+    """Serve batches of `slots` requests, each until its largest budget is reached."""
     tokens = []
     for start in range(0, len(requests), slots):
         batch = requests[start : start + slots]

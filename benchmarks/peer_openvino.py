@@ -38,14 +38,14 @@ def load(variant: str, folder: Path, slots: int, threads: int, device: str) -> S
 
 
 def serve(pipeline: openvino_genai.ContinuousBatchingPipeline, requests: list[RequestIds]) -> list[list[int]]:
-    """All requests at once into the pipeline's queue."""
+    """Put all requests into the pipeline's queue at once."""
     prompts = [openvino.Tensor(np.array([prompt], dtype=np.int64)) for prompt, _ in requests]
     results = pipeline.generate(prompts, [greedy(budget) for _, budget in requests])
     return [list(result.m_generation_ids[0]) for result in results]
 
 
 def greedy(budget: int) -> openvino_genai.GenerationConfig:
-    """This many tokens, each the most likely one."""
+    """Settings for this many tokens, each of them the likeliest one."""
     config = openvino_genai.GenerationConfig()
     config.max_new_tokens = budget
     config.ignore_eos = True

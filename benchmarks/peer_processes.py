@@ -1,4 +1,4 @@
-"""The peers' processes: one for each library, which computes only while it is asked (peer_worker.py).
+"""The processes of the peers: one for each library, which computes only when it is told to (peer_worker.py).
 
 A process that ends, fails or does not answer takes its own systems out of the comparison, with the reason; the others
 go on.
@@ -58,7 +58,7 @@ class System:
 
 @dataclass(frozen=True)
 class Setting:
-    """What every worker is told.
+    """What every worker has to know.
 
     Attributes:
         folder: holds the model in `folder / "model"`, and each worker's log.
@@ -87,7 +87,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 def in_a_group_of_its_own() -> dict[str, Any]:
-    """Options for a process that Ctrl-C does not reach: it is for this process alone, which then ends the workers."""
+    """Options that keep Ctrl-C from a worker: only this process receives it, and then ends the workers."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
@@ -171,7 +171,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Served:
-    """What serving the requests once gave.
+    """The result of serving all requests once.
 
     Attributes:
         tokens: of every request.

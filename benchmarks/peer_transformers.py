@@ -27,7 +27,7 @@ def load(variant: str, folder: Path, slots: int, threads: int, device: str) -> S
 
 @torch.inference_mode()
 def serve_static(model: PreTrainedModel, slots: int, requests: list[RequestIds]) -> list[list[int]]:
-    """Batches of `slots`, each generated until its largest budget is reached."""
+    """Serve batches of `slots` requests, each until its largest budget is reached."""
     tokens = []
     for start in range(0, len(requests), slots):
         batch = requests[start : start + slots]
@@ -42,7 +42,7 @@ def serve_static(model: PreTrainedModel, slots: int, requests: list[RequestIds])
 
 
 def start_manager(model: PreTrainedModel, slots: int | None):
-    """A running manager; without requests its thread looks for some ten times a second."""
+    """A running manager. While it has no requests, its thread looks for new ones about ten times a second."""
     config = ContinuousBatchingConfig(page_size=64, num_blocks=128, max_batch_tokens=256, max_requests_per_batch=slots)
     manager = model.init_continuous_batching(continuous_batching_config=config)
     manager.start()
@@ -50,7 +50,7 @@ def start_manager(model: PreTrainedModel, slots: int | None):
 
 
 def serve_continuous(manager, requests: list[RequestIds]) -> list[list[int]]:
-    """All requests at once into the manager's queue."""
+    """Put all requests into the manager's queue at once."""
     names = [manager.add_request(prompt, max_new_tokens=budget, eos_token_id=-1) for prompt, budget in requests]
     tokens: dict[str, list[int]] = {}
     while len(tokens) < len(names):

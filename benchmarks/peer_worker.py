@@ -1,4 +1,4 @@
-"""One library in a process of its own: loads its systems once, then serves whenever it is told to.
+"""One library in a process of its own: it loads its systems once, and then serves whenever it is told to.
 
     python benchmarks/peer_worker.py LIBRARY MODEL_FOLDER SLOTS THREADS DEVICE VARIANT...
 
@@ -34,7 +34,7 @@ Serve = Callable[[list[RequestIds]], list[list[int]]]
 def load_all(
     library: str, folder: Path, slots: int, threads: int, device: str, variants: list[str]
 ) -> tuple[dict, dict]:
-    """What serves each variant, and the first thing to say to `peers.py`."""
+    """A function for each variant that serves requests, and the first message to `peers.py`."""
     loaded: dict[str, Serve] = {}
     failed: dict[str, str] = {}
     versions: dict[str, str] = {}
@@ -70,7 +70,7 @@ def reason(error: Exception) -> str:
 
 
 def private_stdout() -> TextIO:
-    """Standard output for the answers alone; what the libraries print goes to standard error."""
+    """Keep standard output for the answers; what the libraries print goes to standard error."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return channel

@@ -1,9 +1,9 @@
-"""Peers: the same weights and requests served by others' software and by ours, on this machine, in turn.
+"""Peers: other software and ours serve the same requests with the same weights, in turn, on this machine.
 
     python benchmarks/peers.py             measure, write benchmarks/results/peers-cpu.json and print the table
     python benchmarks/peers.py --quick     the same on a tiny model, in under a minute; the numbers mean little
 
-transformers and the course run in this environment, CTranslate2 and OpenVINO GenAI in one of their own, made from
+transformers and this project run in this environment, CTranslate2 and OpenVINO GenAI in one of their own, made from
 benchmarks/requirements.txt. Each library has a process of its own (peer_worker.py), which loads its systems once and
 times nothing but the serving; only one computes at a time, all with the same number of threads. Round after round
 every system serves the workload once, so that a machine that drifts slows all of them alike; a short round before
@@ -82,7 +82,7 @@ def requests_of(kind: str, workload: Workload, vocabulary: int) -> list[Request]
 
 
 def measure(pool: WorkerPool, requests: Sequence[Request], repeats: int) -> dict[str, list[Served]]:
-    """What every system gave in each of `repeats` rounds, after a short one that does not count."""
+    """The answers and times of every system in each of `repeats` rounds, after a short round that does not count."""
     shortest = min(request.max_tokens for request in requests)
     rounds = [[replace(request, max_tokens=shortest) for request in requests]] + [list(requests)] * repeats
     given: dict[str, list[Served]] = {system.key: [] for system in pool.systems}
@@ -104,7 +104,7 @@ def measure(pool: WorkerPool, requests: Sequence[Request], repeats: int) -> dict
 
 
 def fault_in(tokens: list[list[int]], before: list[list[int]], requests: Sequence[Request]) -> str | None:
-    """What is wrong with these answers as a benchmark; `None` if nothing is."""
+    """Why these answers must not be compared; `None` if nothing is wrong with them."""
     if [len(row) for row in tokens] != [request.max_tokens for request in requests]:
         return "some answers are not as long as they were asked to be"
     return "the tokens change from round to round" if tokens != before else None
@@ -144,7 +144,7 @@ def timing_of(rounds: Sequence[Served]) -> Timing:
 
 
 def compare_tokens(tokens: list[list[int]], reference: list[list[int]]) -> dict[str, Any]:
-    """How many requests got the reference's tokens, what share of all tokens is equal, and where the first is not."""
+    """How many requests got the tokens of the reference, what share of all tokens did, and where the first differs."""
     pairs = [list(zip(row, other, strict=False)) for row, other in zip(tokens, reference, strict=True)]
     equal = sum(one == other for pair in pairs for one, other in pair)
     first = next(
@@ -167,7 +167,7 @@ def compare_tokens(tokens: list[list[int]], reference: list[list[int]]) -> dict[
 def explain_differences(
     rows: Sequence[dict[str, Any]], model: PreTrainedModel, requests: Sequence[Request], reference: list[list[int]]
 ) -> None:
-    """Add to every first difference by how much the best logit led there: if by next to nothing, rounding decides."""
+    """Add how far the best logit led at each first difference; where the lead is tiny, rounding has decided."""
     for row in rows:
         first = row["tokens"]["first_difference"]
         if first is not None and first["token"] < len(reference[first["request"]]):
@@ -180,7 +180,7 @@ def explain_differences(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The systems as text. A ratio is how many times as long as ours a system takes."""
+    """The systems as text. A ratio is a system's time divided by ours."""
     rows = result["systems"]
     columns = {precision: key for precision, key in BASELINES.items() if any(row["key"] == key for row in rows)}
     lines = [
@@ -198,10 +198,10 @@ def table(result: dict[str, Any]) -> str:
             + "".join(f"{row['times_ours'][key]:8.2f}" for key in columns.values())
             + f"{same:>14}{row['tokens']['agreement']:11.1%}"
         )
-    lines.append("x like: how many times as long as ours with the same batching and precision, packed or not like it")
+    lines.append("x like: its time divided by that of our system with the same batching, precision and packing")
     if columns:
         lines.append(
-            "x fp32 and so on: how many times as long as ours, packed, in that precision; medians over the rounds"
+            "x fp32 and so on: its time divided by that of our packed model in that precision; medians over the rounds"
         )
     long_enough = [row for row in rows if row["median_s"] > 1]  # to count processor time in hundredths of a second
     busiest = max((share for row in long_enough for share in row["used_by_other_programs"]), default=0)
@@ -247,7 +247,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def default_out(options: argparse.Namespace) -> Path:
-    """A run of all systems, as many rows and threads as in README and notes, goes to results/, any other to build/."""
+    """results/ for a run of all systems with the rows and threads that the notes speak of, build/ for any other."""
     whole = not options.quick and options.peers is None and options.slots is None and options.threads == THREADS
     quick, budgets = "quick-" if options.quick else "", "" if options.workload == "course" else f"{options.workload}-"
     return (RESULTS if whole else BUILD) / f"peers-{quick}{budgets}{options.device}.json"

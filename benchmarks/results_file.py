@@ -39,11 +39,11 @@ def check_rounds(parser: argparse.ArgumentParser, out: Path, repeats: int) -> No
     if cap:
         parser.error(
             f"COURSE_REPEATS is set to {cap}, which leaves out rounds, and the result would replace {shown(out)}, "
-            "which README and notes quote; unset COURSE_REPEATS, or name another file with --out"
+            "which the notes quote; unset COURSE_REPEATS, or name another file with --out"
         )
     if repeats < FEWEST_ROUNDS:
         parser.error(
-            f"--repeats is {repeats}, and {shown(out)}, which README and notes quote, takes {FEWEST_ROUNDS} rounds or "
+            f"--repeats is {repeats}, and {shown(out)}, which the notes quote, takes {FEWEST_ROUNDS} rounds or "
             "more; name another file with --out"
         )
 

@@ -25,13 +25,13 @@ from workload import QUICK
 
 
 def memory_of(name: str, device: str) -> dict[str, int]:
-    """Bytes that a process takes to hold the rung's model, and the most that it takes while it serves requests."""
+    """How many bytes a process needs to hold the model of a rung, and how many at most while it serves requests."""
     command = [sys.executable, __file__, name, device]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def memory_of_process(rung: Rung) -> dict[str, int]:
-    """The resident memory that this process gains with the rung's model, and at most while it serves."""
+    """By how much the resident memory of this process grows with the model, and at most while it serves."""
     process = psutil.Process()
     warm = gpt2_sized()  # what the libraries allocate once is not the model's
     warm(input_ids=torch.zeros(1, 2, dtype=torch.long))
@@ -50,7 +50,7 @@ def memory_of_process(rung: Rung) -> dict[str, int]:
 
 
 def memory_on_gpu(rung: Rung) -> dict[str, int]:
-    """What PyTorch holds on the GPU with the rung's model, and at most while it serves."""
+    """How much memory of the GPU PyTorch holds with the model, and at most while it serves."""
     prepared = rung.prepare(gpt2_sized().to("cuda"))
     gc.collect()
     resident = torch.cuda.memory_allocated()

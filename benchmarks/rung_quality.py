@@ -1,4 +1,4 @@
-"""What the rungs do to a model that has learned something: the storyteller, of about six million parameters.
+"""What rounding does on each rung to a model that has learned something: the storyteller, with six million parameters.
 
 Random weights are good for timing, but they say little about text. So every rung is also applied to the storyteller:
 its perplexity on held-out documents, and how many of its answers stay as they are. A larger model may lose more or
@@ -51,7 +51,7 @@ def storyteller_quality(rungs: Sequence[Rung], device: str) -> tuple[dict[str, A
 
 
 def answers_of(model: PreTrainedModel, prompts: list[Request]) -> list[list[int]]:
-    """The tokens of every answer, by continuous batching."""
+    """The tokens of every answer, served by continuous batching."""
     return [request.output_ids for request in run_continuous(prompts, 8, model=model)]
 
 

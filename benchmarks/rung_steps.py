@@ -1,4 +1,4 @@
-"""What a rung's seconds are made of: one decode step, what serving adds to the model's time, the bytes of a forward."""
+"""Where the seconds of a rung go: one decode step, the work of the loop around the model, the bytes of a forward."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def decode_steps(
 
 
 def stepper(model: PreTrainedModel, rows: int, max_tokens: int) -> Callable[[], None]:
-    """Prefill a batch of so many rows; every call of what is returned then runs one decode step on it."""
+    """Prefill a batch of so many rows, and return a function that runs one decode step on it at each call."""
     batch = generate_next_token(init_batch([Request([1 + row] * 7, max_tokens) for row in range(rows)]), model)
 
     def step() -> None:

@@ -1,4 +1,4 @@
-"""The rungs of the ladder: each serves the same requests with one waste less, through the public functions of code/."""
+"""The rungs of the ladder. Each removes one waste, and serves the same requests with the public functions of code/."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def why_not_packed(model: nn.Module) -> str | None:
 def one_at_a_time_without_cache(
     model: PreTrainedModel, requests: list[Request], slots: int, trace: Trace | None
 ) -> list[Request]:
-    """Every request alone, every forward over everything so far."""
+    """Serve every request alone, without a cache: each forward reads the whole text so far."""
     del slots, trace
     served = []
     for request in requests:
@@ -88,18 +88,18 @@ def one_at_a_time_without_cache(
 
 
 def one_at_a_time(model: PreTrainedModel, requests: list[Request], slots: int, trace: Trace | None) -> list[Request]:
-    """Every request alone, with its cache."""
+    """Serve every request alone, with its cache."""
     del slots
     return run_static(requests, 1, model=model, trace=trace)
 
 
 def static(model: PreTrainedModel, requests: list[Request], slots: int, trace: Trace | None) -> list[Request]:
-    """Batches that stay together until the slowest row is done."""
+    """Serve batches that stay together until the slowest row is done."""
     return run_static(requests, slots, model=model, trace=trace)
 
 
 def continuous(model: PreTrainedModel, requests: list[Request], slots: int, trace: Trace | None) -> list[Request]:
-    """Slots that are refilled at once."""
+    """Serve by continuous batching: a slot gets the next request as soon as it is free."""
     return run_continuous(requests, slots, model=model, trace=trace)
 
 
@@ -131,7 +131,7 @@ def find_rung(name: str, device: str) -> Rung:
 def prepare_models(
     rungs: Sequence[Rung], model: PreTrainedModel
 ) -> tuple[dict[str, PreTrainedModel], list[dict[str, str]]]:
-    """The model of every rung by name; and the rungs left out, since their model would not be what their name says."""
+    """The model of every rung by name, and the rungs that are left out because their weights cannot be packed."""
     models, left_out = {}, []
     for rung in rungs:
         prepared = rung.prepare(model)

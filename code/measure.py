@@ -65,7 +65,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """How many times as long as b a takes: the median over the pairs."""
+        """The time of `a` divided by the time of `b`: the median over the pairs."""
         return median(a / b for a, b in zip(self.a.seconds, self.b.seconds, strict=True))
 
 

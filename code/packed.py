@@ -169,7 +169,8 @@ def pack_model(model: Model, *, skip: Collection[str] = ()) -> Model:
     the packed copy of it takes memory of its own, 154 MB of fp32 at GPT-2's size, or 39 MB after
     `quantize_model(model, quantize_head=True)`. `skip=["lm_head"]` saves that and costs speed.
 
-    The result computes and nothing else: train, save, quantize, merge and move the original.
+    The packed model can only be run. To train, save, quantize or move it, or to merge an adapter into it, take
+    the original, which is unchanged.
 
     Args:
         skip: names of layers to leave alone, as in `model.named_modules()`, or their last part.

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 FOLDER = Path(__file__).resolve().parent.parent / "notes" / "figures"
 sys.path.insert(0, str(FOLDER))
 
+import lesson_0
 from canvas import POINTS_PER_PIXEL, WIDTH, Sheet, set_style
 from draw import DRAWINGS, draw_all
 from helpers import run_continuous, run_static
@@ -125,3 +126,10 @@ def test_counted_forwards_are_those_of_a_real_run(serve, count):
     """The drawing of the gain counts what the drawing of the course's workload runs."""
     budgets = [max(1, budget // 10) for budget in COURSE_BUDGETS]
     assert count(budgets, SLOTS) == trace_of(serve, budgets, SLOTS).forwards
+
+
+def test_the_storyteller_finishes_the_proverb_as_lesson_0_says():
+    """The note and the words that stand for the drawing spell the tokens out; another model may choose others."""
+    prompt, answer = lesson_0.proverb()
+    assert prompt == ["A", "␣friend", "␣in", "␣need"]
+    assert [token for token, _ in answer] == ["␣is", "␣a", "␣friend", "␣", "ind", "eed", ".", "end"]

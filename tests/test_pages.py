@@ -46,6 +46,12 @@ RAW_FORMULAS = """
 }
 """
 
+# Drawings that are shown smaller than they were drawn, which makes their text smaller than 9 points.
+SHRUNK = """
+() => [...document.querySelectorAll('p > img[src$=".svg"]')]
+  .filter(drawing => drawing.getBoundingClientRect().width < drawing.naturalWidth - 1).map(drawing => drawing.src)
+"""
+
 LINKS = "elements => elements.map(element => element.href || element.src)"
 
 
@@ -95,6 +101,7 @@ def test_page_is_whole_at_every_width_and_asks_nobody(name: str, built: Path, ch
         browser.screenshot(page, f"{Path(name).stem}-{width}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(CUT_OFF) == [], f"cut off at {width} pixels"
+        assert page.evaluate(SHRUNK) == [], f"shrunk at {width} pixels"
     assert page.evaluate(RAW_FORMULAS) == []
     assert page.locator("code.formula").all_inner_texts() == []
     for drawn in page.locator("svg.formula").all()[:20]:
@@ -108,6 +115,10 @@ def test_page_is_whole_at_every_width_and_asks_nobody(name: str, built: Path, ch
 @pytest.mark.slow
 def test_a_reader_can_walk_from_the_index_to_the_note_and_the_solutions_and_back(built: Path, chromium) -> None:
     page = chromium.new_page()
+    page.goto((built / "index.html").as_uri())
+    page.get_by_role("link", name="introduction").click()
+    page.locator('a[href*="Ladder"]').first.click()
+    assert page.locator("h1").first.inner_text() == "The ladder and the systems"
     page.goto((built / "index.html").as_uri())
     page.get_by_role("link", name="Lesson 1: Text Generation").click()
     page.locator('a[href*="notes/Lesson_1"]').first.click()

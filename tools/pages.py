@@ -22,7 +22,8 @@ from notebook_runs import Outcome
 
 MARKDOWN_PAGES = ("README.md", "notes/**/*.md", "models/*/MODEL_CARD.md")
 
-# nbconvert's page without what it would fetch from the web; code and tables that are too wide scroll.
+# nbconvert's page without what it would fetch from the web. Code, tables and drawings that are too wide scroll: a
+# drawing that shrank with the window could not be read.
 TEMPLATE = """{% extends "lab/index.html.j2" %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -32,9 +33,12 @@ TEMPLATE = """{% extends "lab/index.html.j2" %}
 <style>
 main { max-width: 64rem; margin: 0 auto; }
 .jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown pre { overflow-x: auto; }
+.jp-RenderedMarkdown pre, .jp-RenderedMarkdown pre code { white-space: pre; }
 .jp-RenderedMarkdown { overflow-wrap: break-word; min-width: 0; }
 .jp-RenderedMarkdown table { display: block; overflow-x: auto; max-width: 100%; }
 .jp-RenderedMarkdown img, .jp-RenderedSVG svg { max-width: 100%; height: auto; }
+.jp-RenderedMarkdown p:has(> img) { overflow-x: auto; }
+.jp-RenderedMarkdown p > img[src$=".svg"] { max-width: none; }
 .jp-Cell-inputWrapper, .jp-Cell-outputWrapper, .jp-OutputArea-child { min-width: 0; }
 .jp-RenderedMarkdown svg.formula { display: inline; max-width: none; font-size: 1.15em; }
 .display-formula { overflow-x: auto; text-align: center; padding: 0.5em 0; }
@@ -178,11 +182,14 @@ p {{ margin: .25rem 0; overflow-wrap: anywhere; }}
 </head>
 <body>
 <h1>Lessons, executed</h1>
-<ol>
+{introduction}<ol>
 {lessons}
 </ol>
 </body>
 </html>
+"""
+
+INTRODUCTION = """<p>If you have never served a language model, begin with the <a href="{link}">introduction</a>.</p>
 """
 
 INDEX_ENTRY = """<li>
@@ -197,7 +204,9 @@ def index_page(outcomes: Iterable[Outcome], notes: Mapping[str, str]) -> str:
 
     `notes` holds the link to a lesson's note by the lesson's number.
     """
-    return INDEX.format(lessons="\n".join(_index_entry(outcome, notes) for outcome in outcomes))
+    introduction = INTRODUCTION.format(link=html.escape(notes["0"])) if "0" in notes else ""
+    lessons = "\n".join(_index_entry(outcome, notes) for outcome in outcomes)
+    return INDEX.format(introduction=introduction, lessons=lessons)
 
 
 def _index_entry(outcome: Outcome, notes: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ def peers() -> Sheet:
     like = {system["key"]: system["times_ours"].get(system["like"]) for system in systems}
     sheet = Sheet(
         132 + 26 * len(systems),
-        f"On the same weights {like['transformers-manager']:.1f} times as fast as transformers; "
+        f"Ours is {like['transformers-manager']:.1f} times as fast as transformers; "
         f"packed, {like['openvino-fp32']:.1f} times as fast as OpenVINO",
     )
     packed = [times_ours[key]["ours-packed"] for key in ("transformers-manager", "transformers-manager-open")]
