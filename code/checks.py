@@ -1,8 +1,8 @@
-"""What refuses bad input: one check for each thing that can be wrong, with a message that says what was given,
-what is allowed, and what to do.
+"""Checks of the input: one for each thing that can be wrong, with a message that says what was given, what is
+allowed, and what to do.
 
-Checks come first at the public functions and nowhere else. They change nothing and import nothing of ours
-but what a model's vocabulary is; requests, batches and layers are looked at through their attributes.
+Only the public functions call them, and they do so before anything else. A check changes nothing. Requests, batches
+and layers are looked at through their attributes, so this module imports hardly anything of the project.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class Batch:
 
 
 def empty_batch() -> Batch:
-    """No rows and no width: what is left when everybody is done."""
+    """A batch without rows, as it is before anybody is admitted and after everybody is done."""
     nothing = torch.zeros(0, 0, dtype=torch.long)
     return Batch([], nothing, nothing, nothing)
 
@@ -243,7 +243,8 @@ def _padded(requests: list[Request], tokenizer: PreTrainedTokenizerBase | None) 
 def generate_next_token(batch: Batch, model: PreTrainedModel | None = None) -> Batch:
     """One forward for the whole batch: prefill when nothing is cached yet, decode afterwards.
 
-    Every unfinished request gains one token, a finished one in the batch none. The batch given is used up.
+    Every unfinished request gets one token; a finished one that is still in the batch gets none. The batch that
+    was given cannot be used again.
 
     Raises:
         ValueError: at prefill, a request that does not fit the model's context or vocabulary; a batch
@@ -270,7 +271,7 @@ def _on_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _next_batch(batch: Batch, next_ids: Tensor, cache: Cache) -> Batch:
-    """What the step after this one reads: the new tokens, one mask column more, each row one position on."""
+    """The batch for the next step: the new tokens, a mask with one column more, and positions one further."""
     mask = batch.attention_mask
     # A finished row that stays in the batch repeats its last position. Prompt and budget were checked to fit the
     # context; positions beyond the budget need not fit.
@@ -340,7 +341,7 @@ def filter_batch(batch: Batch) -> tuple[Batch, list[int]]:
 
 
 class ForwardTrace(Protocol):
-    """What a run tells its observer; `measure.Trace` is one."""
+    """An observer of a run, which is told of every forward; `measure.Trace` is one."""
 
     def begin(self, requests: Sequence[Request], slots: int) -> None:
         """All requests have been sent; the run starts now."""
@@ -412,7 +413,7 @@ def _run(
     trace: ForwardTrace | None,
     progress: bool,
 ) -> list[Request]:
-    """First come, first served: admit into free slots, prefill, merge, decode, release; until all is done."""
+    """Serve requests in their order: admit into free slots, prefill, merge, decode, release, until all are done."""
     check_batch_size(batch_size)
     copies = [fresh_copy(as_request(index, request)) for index, request in enumerate(requests)]
     if model is None:

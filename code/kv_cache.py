@@ -48,7 +48,7 @@ class GrowingLayer(DynamicLayer):
         self._use(_Buffers(keys, values, size), size)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append the new tokens' keys and values (B, H, T, D); all of them (B, H, S+T, D)."""
+        """Append the keys and values of the new tokens, (B, H, T, D); return those of all tokens, (B, H, S+T, D)."""
         keys, values = (
             (self.keys, self.values) if self.is_initialized else (key_states[:, :, :0], value_states[:, :, :0])
         )
@@ -71,8 +71,8 @@ class GrowingLayer(DynamicLayer):
     def _can_append(self, cached: int, size: int) -> bool:
         """Whether the new columns fit behind the keys and values, and would overwrite nobody's tokens.
 
-        Whoever replaced the keys or values (`crop`, a selection of rows, an assignment) gets new buffers, and so
-        does the second of two copies of a layer that both go on.
+        They do not after the keys or values have been replaced, by `crop`, a selection of rows or an assignment.
+        Nor do they in the second of two copies of a layer when the first has gone on. Both get new buffers.
         """
         if self._buffers is None or self.keys is not self._views[0] or self.values is not self._views[1]:
             return False
@@ -111,7 +111,7 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
 
 
 def _why_not_batched(model: PreTrainedModel, cache: DynamicCache) -> list[str]:
-    """What stands in the way of padding, merging and filtering rows of this model; nothing for most."""
+    """The reasons why rows of this model cannot be padded, merged and filtered; for most models there are none."""
     reasons = [
         f"its cache has {name} layers"
         for name in sorted({type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer})
@@ -158,7 +158,7 @@ def pad_left(tensor: Tensor, size: int, dim: int) -> Tensor:
 
 
 def stack_rows(first: Tensor, second: Tensor, dim: int) -> Tensor:
-    """Rows of both, one below the other; the shorter one gets zeros in front along `dim`."""
+    """The rows of both tensors, one below the other; the shorter tensor gets zeros in front along `dim`."""
     size = max(first.shape[dim], second.shape[dim])
     return torch.cat([pad_left(first, size, dim), pad_left(second, size, dim)])
 

@@ -59,7 +59,7 @@ def shape_of(layer: nn.Module) -> tuple[int, int]:
 
 
 def dtype_and_device(layer: nn.Module) -> dict[str, Any]:
-    """Of the values of a linear layer's weight, as the options with which something beside it is made."""
+    """The dtype and device of a layer's weight, as keyword arguments for making a tensor beside it."""
     if isinstance(layer, CodedLinear):
         return {"dtype": layer.dtype, "device": layer.scale.device}
     return {"dtype": layer.weight.dtype, "device": layer.weight.device}

@@ -41,7 +41,7 @@ class PackedWeight:
 
 
 class PackedLayer(nn.Module):
-    """What packed layers have in common: a weight that one kernel of this CPU can read, and nobody else.
+    """What packed layers have in common: a weight that only one kernel of this CPU can read.
 
     Such a layer cannot be trained, saved, converted or moved; all of that is for the original model.
 

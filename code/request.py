@@ -1,6 +1,6 @@
-"""A request: one asker's prompt, budget and answer, and what turns the arguments of a call into requests that can run.
+"""A request: the prompt, budget and answer of one person, and how the arguments of a call become requests that can run.
 
-The answer of a request lives in the request and nowhere else, so it cannot reach anybody else (Lesson 3).
+The answer of a request is kept in the request and nowhere else, so nobody else can receive it (Lesson 3).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from models import shared_course_model
 
 @dataclass
 class Request:
-    """One asker's prompt, budget and answer so far. The answer lives here and nowhere else.
+    """One person's prompt, budget and answer so far. The answer is kept here and nowhere else.
 
     Attributes:
         prompt: text, or token ids.

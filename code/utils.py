@@ -45,7 +45,7 @@ def generate(
     requests: Iterable[RequestLike],
     batch_size: int = 8,
 ) -> list[str]:
-    """Serve requests by continuous batching; prompt + response of each, in the order of the requests.
+    """Serve requests by continuous batching. Returns a text for each, its prompt and response, in their order.
 
     Args:
         requests: `Request`s or `(prompt, max_tokens)` tuples.
@@ -260,7 +260,7 @@ def quantize_model(
 
 
 def _quantized_head(model: nn.Module, head: nn.Module, bits: int, group_size: int | None) -> dict[nn.Module, nn.Module]:
-    """The head, and the embedding where the two are one matrix, each with what takes its place."""
+    """The module that replaces the output head, and the one for the embedding where both are one matrix."""
     quantized = QuantizedLinear(head, bits=bits, group_size=group_size)
     embedding = model.get_input_embeddings()
     tied = type(embedding) is nn.Embedding and embedding.weight is head.weight
@@ -343,14 +343,14 @@ class LoraLayer(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Add the update into the base weight: no extra work per token. No-op when merged already."""
+        """Add the update to the base weight, so that it costs no work per token. Does nothing if merged already."""
         if not self.merged:
             self._add_to_base(self.delta())
             self.merged = True
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Take the update out of the base weight again, up to rounding. No-op when not merged."""
+        """Take the update out of the base weight again, up to rounding. Does nothing if not merged."""
         if self.merged:
             self._add_to_base(-self.delta())
             self.merged = False
