@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .charts import throughput_and_latency
-from .style import BLUE, GREY, LINE_STYLES, MARKERS, ORANGE, PALE, PURPLE
+from .style import BLUE, GREY, ORANGE, PALE, PURPLE
 
 Curves = Mapping[str, Sequence[float]]
 
@@ -22,7 +22,7 @@ def predicted_and_measured_steps(
 
     Args:
         sizes: rows in the batch.
-        predicted, measured: seconds of a step, by model. layers_alone: of what the timed layers explain.
+        predicted, measured: seconds of a step, by model. layers_alone: of f and the linear layers.
     """
     figure, axes = plt.subplots(1, len(measured), figsize=(10, 4), sharey=True, squeeze=False)
     growth = []
@@ -31,10 +31,10 @@ def predicted_and_measured_steps(
         _step_curve(ax, sizes, layers_alone[name], "f and the linear layers, timed alone", ORANGE, ":", "s")
         _step_curve(ax, sizes, step_s, "measured", BLUE, "-", "o")
         ax.set(title=name, xlabel="rows in the batch")
-        growth.append(f"{_times(step_s, sizes, 8):.1f} times ({name})")
+        growth.append(f"{_times(step_s, sizes, 8):.1f} ({name})")
     axes[0, 0].set_ylabel("decode step (ms)")
     axes[0, 0].legend()
-    figure.suptitle(f"8 rows instead of 1 make a step longer by a factor of {_listed(growth)}", x=0.01, ha="left")
+    figure.suptitle(f"A step of 8 rows takes {_listed(growth)} times as long as a step of one row", x=0.01, ha="left")
     return figure
 
 
@@ -42,13 +42,12 @@ def packed_and_unpacked_steps(sizes: Sequence[int], predicted: Sequence[float], 
     """The seconds of a decode step over the rows of the batch: a prediction, and several ways to store the weights."""
     ax = plt.subplots()[1]
     _step_curve(ax, sizes, predicted, "predicted", GREY, "--", "")
-    for (name, step_s), color, style, marker in zip(
-        measured.items(), (ORANGE, BLUE), LINE_STYLES, MARKERS, strict=True
-    ):
+    looks = zip((ORANGE, BLUE), ("-", "-."), ("s", "o"), strict=True)
+    for (name, step_s), (color, style, marker) in zip(measured.items(), looks, strict=True):
         _step_curve(ax, sizes, step_s, f"measured, {name}", color, style, marker)
     factors = _listed([f"{_times(step_s, sizes, 2):.1f} ({name})" for name, step_s in measured.items()])
     ax.set(xlabel="rows in the batch", ylabel="decode step (ms)")
-    ax.set_title(f"The second row makes the step longer by a factor of {factors}")
+    ax.set_title(f"A step of 2 rows takes {factors} times as long as a step of one row")
     ax.legend()
     return ax
 
@@ -121,12 +120,12 @@ def padding_of_batches(orders: Mapping[str, Sequence[int]], batch_size: int) -> 
         ax.barh(rows, lengths, left=pads, height=1, color=BLUE, edgecolor="white", linewidth=0.4, label="tokens")
         ax.set(xlabel="columns of the batch (tokens)", title=name)
         ax.grid(False)
-        shares.append(f"{pads.sum() / widths.sum():.0%} of the cells are pads {name}")
+        shares.append(f"{pads.sum() / widths.sum():.0%} of the cells {name}")
     axes[0, 0].set_ylabel("prompts, in batches")
     axes[0, 0].set_yticks([])
     axes[0, 0].invert_yaxis()
     axes[0, -1].legend(loc="upper right")
-    figure.suptitle(", ".join(shares), x=0.01, ha="left")
+    figure.suptitle(f"Pads are {_listed(shares)}", x=0.01, ha="left")
     return figure
 
 
