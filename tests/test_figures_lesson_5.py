@@ -51,7 +51,7 @@ def test_the_curve_of_a_training_is_told_from_its_first_step_to_the_last_seven()
 def test_the_dial_says_what_half_the_strength_keeps_and_costs():
     ax = lesson_5.strength_dial([0, 0.25, 0.5, 1], voice=[3.0, 2.5, 1.5, 1.0], plain=[1.0, 1.1, 1.2, 2.0])
     assert_readable(ax.figure)
-    assert title(ax) == "Half the strength keeps 75% of the gain, for 20% of the loss on plain text"
+    assert title(ax) == "Half the strength keeps 75% of the gain in the voice, at 20% of the price in plain text"
     assert list(ax.lines[0].get_xdata()) == [0, 25, 50, 100]
     assert "%" in ax.get_xlabel() and "nats" in ax.get_ylabel()
 
@@ -61,6 +61,8 @@ def test_the_title_of_the_layers_times_compares_the_two_ways_at_the_largest_size
     ax = lesson_5.layer_times([1, 64], times, "loop", "gather")
     assert_readable(ax.figure)
     assert title(ax) == "With 64 rows the loop takes 3.0 times as long as the gather"
+    other = {"loop": [1.0, 2.0], "gather": [1.0, 3.0]}
+    assert title(lesson_5.layer_times([1, 8], other, "loop", "gather")).startswith("With 8 rows the gather takes 1.5")
     assert legend(ax) == list(times)
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "64"]
     assert "ms" in ax.get_ylabel()

@@ -71,22 +71,26 @@ def strength_dial(shares: Sequence[float], voice: Sequence[float], plain: Sequen
     half = list(shares).index(0.5)
     kept = (voice[0] - voice[half]) / (voice[0] - voice[-1])
     paid = (plain[half] - plain[0]) / (plain[-1] - plain[0])
-    ax.set_title(f"Half the strength keeps {kept:.0%} of the gain, for {paid:.0%} of the loss on plain text")
+    ax.set_title(
+        f"Half the strength keeps {kept:.0%} of the gain in the voice, at {paid:.0%} of the price in plain text"
+    )
     ax.legend()
     return ax
 
 
-def layer_times(sizes: Sequence[int], times: Mapping[str, Sequence[float]], slow: str, fast: str) -> Axes:
+def layer_times(sizes: Sequence[int], times: Mapping[str, Sequence[float]], one: str, other: str) -> Axes:
     """The time of one layer (ms) over the batch size, both logarithmic, a line for each way to compute it.
 
-    The title compares two of the ways, `slow` and `fast`, at the largest size.
+    The title compares two of the ways, `one` and `other`, at the largest size.
     """
     ax = plt.subplots()[1]
     for (label, ms), style, marker, color in zip(times.items(), LINE_STYLES, MARKERS, PALETTE, strict=False):
         ax.loglog(sizes, ms, linestyle=style, marker=marker, color=color, label=label)
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.xaxis.set_minor_locator(plt.NullLocator())
+    ax.yaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="batch size (rows, each with an adapter of its own)", ylabel="time of one layer (ms)")
+    fast, slow = sorted((one, other), key=lambda label: times[label][-1])
     ratio = times[slow][-1] / times[fast][-1]
     ax.set_title(f"With {sizes[-1]} rows the {slow} takes {ratio:.1f} times as long as the {fast}")
     ax.legend()
