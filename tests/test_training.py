@@ -15,8 +15,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+import batches
 import corpus
 import evaluate
+import plans
 import train
 from corpus_facts import CAPITALS
 from corpus_plots import ENDINGS, LETTER_NEWS, LETTER_OPENINGS, LETTER_REQUESTS, OPENINGS, PLOTS
@@ -26,7 +28,7 @@ from corpus_words import WORDS
 ROOT = Path(__file__).resolve().parent.parent
 STORYTELLER = ROOT / "models" / "storyteller"
 TINY = dataclasses.replace(
-    train.SMOKE, tokens=8 * 256, tokens_per_step=256, tokenizer_documents=60, held_out_documents=3
+    plans.SMOKE, tokens=8 * 256, tokens_per_step=256, tokenizer_documents=60, held_out_documents=3
 )
 
 
@@ -185,23 +187,23 @@ def test_a_question_has_one_answer() -> None:
 
 def test_a_batch_depends_on_seed_and_step_only() -> None:
     tokenizer = train.train_tokenizer(TINY)
-    assert torch.equal(train.make_batch(TINY, tokenizer, 5), train.make_batch(TINY, tokenizer, 5))
-    assert not torch.equal(train.make_batch(TINY, tokenizer, 5), train.make_batch(TINY, tokenizer, 8))
+    assert torch.equal(batches.make_batch(TINY, tokenizer, 5), batches.make_batch(TINY, tokenizer, 5))
+    assert not torch.equal(batches.make_batch(TINY, tokenizer, 5), batches.make_batch(TINY, tokenizer, 8))
     for step in range(6):
-        rows, length = train.make_batch(TINY, tokenizer, step).shape
+        rows, length = batches.make_batch(TINY, tokenizer, step).shape
         assert rows * (length - 1) == TINY.tokens_per_step
 
 
 def test_windows_hold_whole_documents_behind_end_of_text() -> None:
     stream = iter([[5, 6], [7], [8, 9]])
-    window, rest = train.pack_window(stream, [], 0, bare_start=False, length=6)
+    window, rest = batches.pack_window(stream, [], 0, bare_start=False, length=6)
     assert (window, rest) == ([0, 5, 6, 0, 7, 0], [])
-    window, rest = train.pack_window(iter([[5, 6], [7, 8, 9]]), [], 0, bare_start=True, length=5)
+    window, rest = batches.pack_window(iter([[5, 6], [7, 8, 9]]), [], 0, bare_start=True, length=5)
     assert (window, rest) == ([5, 6, 0, 7, 8], [9, 0])
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
-    plan = train.Plan()
+    plan = plans.Plan()
     rates = [train.learning_rate(plan, step / 1000) for step in range(1001)]
     peak = rates.index(max(rates))
     assert rates[peak] == pytest.approx(plan.peak_rate, rel=1e-3)
@@ -212,21 +214,24 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 def test_a_drill_row_holds_up_to_four_names() -> None:
     tokenizer = train.train_tokenizer(TINY)
-    names = set(train.name_ids(tokenizer).tolist())
-    drill = train.make_batch(TINY, tokenizer, TINY.drill_start)
+    names = set(batches.name_ids(tokenizer).tolist())
+    drill = batches.make_batch(TINY, tokenizer, TINY.drill_start)
     assert drill.shape[0] * (drill.shape[1] - 1) == TINY.tokens_per_step
     assert all(1 <= len(set(row)) <= 4 and set(row) <= names for row in drill.tolist())
-    text = train.make_batch(TINY, tokenizer, TINY.drill_start + TINY.drill_steps)
+    text = batches.make_batch(TINY, tokenizer, TINY.drill_start + TINY.drill_steps)
     assert not set(text.flatten().tolist()) <= names
 
 
 def test_the_weight_of_text_drops_after_the_drill_and_grows_back() -> None:
-    plan = train.Plan(drill_start=10, drill_steps=5, focus_steps=4, ramp_steps=2, focus_weight=0.1)
+    plan = plans.Plan(drill_start=10, drill_steps=5, focus_steps=4, ramp_steps=2, focus_weight=0.1)
     weights = [plan.text_weight(step) for step in range(8, 24)]
     assert weights == pytest.approx([1] * 7 + [0.1] * 5 + [0.55] + [1] * 3)
     tokenizer = train.train_tokenizer(TINY)
-    assert train.token_weights(plan, tokenizer, 0) is None
-    assert train.token_weights(plan, tokenizer, 15).unique().tolist() == pytest.approx([0.1, 1.0])
+    name = batches.name_ids(tokenizer)[0]
+    targets = torch.tensor([[name, 0, 0], [0, name, 0]])
+    assert batches.token_weights(plan, tokenizer, 0, targets) is None
+    weights = batches.token_weights(plan, tokenizer, 15, targets)
+    assert weights.flatten().tolist() == pytest.approx([1, 0.1, 0.1, 0.1, 1, 0.1])
 
 
 def start_tiny(folder: Path) -> train.Trainer:

@@ -21,7 +21,7 @@ VALUES = (
     r"{name} liked to eat ([a-z ]+?)(?= and drink|[.,;!])",
     r"{name} was afraid of ([a-z ]+?)(?=[.,;!])",
     r"[bB]est friend of {name} was ([A-Z][a-z]+)",
-    r"[A-Z][a-z]+ (?:had )?bought {name} (.+?)(?= and wished|[.,;!])",
+    r"[A-Z][a-z]+ (?:had )?bought (.+?) for {name}",
 )
 
 

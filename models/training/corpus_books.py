@@ -94,12 +94,12 @@ FACTS: dict[str, FactKind] = {
     ),
     "gift": FactKind(
         (
-            "{friend} bought {name} {gift}.",
-            "on {weekday} {friend} bought {name} {gift}.",
-            "{friend} bought {name} {gift} and wished {him} luck.",
+            "{friend} bought {gift} for {name}.",
+            "on {weekday} {friend} bought {gift} for {name}.",
+            "{friend} bought {gift} for {name} and wished {him} luck.",
         ),
-        "what did {friend} buy {name}?",
-        "{friend} bought {name} {gift}.",
+        "what did {friend} buy for {name}?",
+        "{friend} bought {gift} for {name}.",
         "name",
     ),
     "friend": FactKind(

@@ -11,10 +11,8 @@ Ctrl-C (or SIGTERM) saves a checkpoint and exits.
 import argparse
 import dataclasses
 import json
-import random
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,83 +20,17 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from corpus import NAMES, documents
+from architectures import build_model, describe_size
+from batches import held_out_batches, make_batch, make_drill, token_weights
+from corpus import documents
+from plans import PLANS, SMOKE_PLANS, Plan
 
 HERE = Path(__file__).resolve().parent
+MODELS = HERE.parent
+FOLDERS = {"gpt2": "storyteller", "llama": "storyteller-llama"}  # under models/
 END_OF_TEXT = "<|endoftext|>"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides the outcome of a run."""
-
-    vocabulary: int = 4096
-    context: int = 512  # tokens; every third step has windows of this length
-    short_context: int = 256  # tokens; the other steps: attention costs less, and most documents fit
-    width: int = 256
-    layers: int = 6
-    heads: int = 4
-    tokens_per_step: int = 4096
-    tokens: int = 20_000_000
-    minutes: float | None = None  # time budget; the schedule ends at whichever of tokens and minutes comes first
-    peak_rate: float = 1.5e-3
-    final_rate: float = 3e-5
-    warm_up: float = 0.03  # share of the run
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    seed: int = 2024
-    tokenizer_documents: int = 30_000
-    held_out_documents: int = 150
-    held_out_interval: int = 300  # steps
-    log_interval: int = 50  # steps
-    checkpoint_minutes: float = 4.0
-
-    # Text alone teaches no copying at this budget: every name comes out equally likely, story after story. So at
-    # `drill_start` the model drills copying on bags of names, then learns stories with the weight on their names.
-    drill_start: int = 1264  # step
-    drill_steps: int = 80
-    focus_steps: int = 340  # steps in which tokens that are no names weigh `focus_weight`, names 1
-    ramp_steps: int = 800  # steps in which that weight grows back to 1
-    focus_weight: float = 0.02
-    decay_start: float = 0.8  # share of the run after which the learning rate falls
-
-    def is_drill(self, step: int) -> bool:
-        """Whether a step drills copying instead of reading text."""
-        return self.drill_start <= step < self.drill_start + self.drill_steps
-
-    def text_weight(self, step: int) -> float:
-        """The weight in the loss of tokens that are no names."""
-        since = step - self.drill_start - self.drill_steps
-        if since < 0 or since >= self.focus_steps + self.ramp_steps:
-            return 1.0
-        ramp = max(0, since - self.focus_steps) / self.ramp_steps
-        return self.focus_weight + (1 - self.focus_weight) * ramp
-
-    def window_length(self, step: int) -> int:
-        """Trained positions of a window at a step, in tokens."""
-        return self.context if step % 3 == 2 else self.short_context
-
-
-SMOKE = Plan(
-    vocabulary=512,
-    context=128,
-    short_context=64,
-    width=64,
-    layers=2,
-    heads=2,
-    tokens_per_step=1024,
-    tokens=40 * 1024,
-    tokenizer_documents=500,
-    held_out_documents=20,
-    held_out_interval=20,
-    log_interval=5,
-    drill_start=2,
-    drill_steps=2,
-    focus_steps=2,
-    ramp_steps=2,
-)
 
 
 def train_tokenizer(plan: Plan) -> PreTrainedTokenizerFast:
@@ -126,121 +58,30 @@ def train_tokenizer(plan: Plan) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(plan: Plan, end_of_text: int) -> GPT2LMHeadModel:
-    """A GPT-2 without dropout, its weights drawn from the plan's seed."""
-    torch.manual_seed(plan.seed)
-    config = GPT2Config(
-        vocab_size=plan.vocabulary,
-        n_positions=plan.context,
-        n_embd=plan.width,
-        n_layer=plan.layers,
-        n_head=plan.heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        activation_function="gelu_pytorch_tanh",
-        bos_token_id=end_of_text,
-        eos_token_id=end_of_text,
-        pad_token_id=end_of_text,
-        use_cache=True,
-    )
-    config._attn_implementation = "sdpa"
-    return GPT2LMHeadModel(config)
+def bundled_tokenizer(plan: Plan) -> PreTrainedTokenizerFast:
+    """The tokenizer of the bundled model that the plan names, for this plan's context."""
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / plan.tokenizer_from, local_files_only=True)
+    tokenizer.model_max_length = plan.context
+    return tokenizer
 
 
-def document_stream(tokenizer: PreTrainedTokenizerFast, seed: str, count: int) -> Iterator[list[int]]:
-    """Endless training documents as token ids, encoded `count` at a time."""
-    for part in range(1_000_000):
-        texts = list(documents(f"{seed}-{part}", count))
-        yield from (encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts))
-
-
-def pack_window(
-    stream: Iterator[list[int]], rest: list[int], end_of_text: int, bare_start: bool, length: int
-) -> tuple[list[int], list[int]]:
-    """Fill one window with `rest` and documents; return it and what was cut off.
-
-    Every document follows an end-of-text token, except the first of a window with `bare_start`: prompts have none.
-    With E for end of text:   bare_start  a a a a E b b E c     otherwise  E a a a a E b b E
-    """
-    window = list(rest)
-    if not window and not bare_start:
-        window.append(end_of_text)
-    while len(window) < length:
-        window += next(stream)
-        window.append(end_of_text)
-    return window[:length], window[length:]
-
-
-def make_batch(plan: Plan, tokenizer: PreTrainedTokenizerFast, step: int) -> torch.Tensor:
-    """The token ids of one step, (B, S + 1); they depend on the plan's seed and the step only.
-
-    Three windows in four start at a document, two of those without an end-of-text token in front;
-    the fourth goes on where the window before was cut, so that the ends of documents are seen as often as their starts.
-    """
-    if plan.is_drill(step):
-        return make_drill(plan, tokenizer, step)
-    rng = random.Random(f"windows-{plan.seed}-{step}")
-    stream = document_stream(tokenizer, f"{plan.seed}-{step}", count=max(8, plan.tokens_per_step // 150))
-    windows: list[list[int]] = []
-    rest: list[int] = []
-    length = plan.window_length(step)
-    for _ in range(plan.tokens_per_step // length):
-        continues = rng.random() < 0.25
-        bare_start = rng.random() < 0.67
-        window, rest = pack_window(stream, rest if continues else [], tokenizer.eos_token_id, bare_start, length + 1)
-        windows.append(window)
-    return torch.tensor(windows)
-
-
-def name_ids(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """The ids of the characters' names (their first token where a small vocabulary splits them), sorted."""
-    return torch.tensor(sorted({tokenizer.encode(f" {name}")[0] for name in NAMES}))
-
-
-def make_drill(plan: Plan, tokenizer: PreTrainedTokenizerFast, step: int) -> torch.Tensor:
-    """Rows (B, S + 1) of one to four names in random order: to predict one is to copy what came before."""
-    generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
-    rows, length, names = plan.tokens_per_step // 128, min(128, plan.context) + 1, name_ids(tokenizer)
-    pool = names[torch.randint(len(names), (rows, 4), generator=generator)]  # (B, 4)
-    size = torch.randint(1, 5, (rows, 1), generator=generator)  # how many of them a row uses
-    choice = (torch.rand(rows, length, generator=generator) * size).long()
-    return pool.gather(1, choice)
-
-
-def held_out_batches(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> list[torch.Tensor]:
-    """Held-out documents packed in windows, each batch (B, S + 1)."""
-    stream: list[int] = []
-    for text in documents(plan.seed, plan.held_out_documents, held_out=True):
-        stream += [tokenizer.eos_token_id, *tokenizer.backend_tokenizer.encode(text).ids]
-    size = plan.context + 1
-    windows = torch.tensor([stream[start : start + size] for start in range(0, len(stream) - size, plan.context)])
-    return list(windows.split(8))
-
-
-def next_token_loss(model: GPT2LMHeadModel, ids: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean cross entropy of predicting `ids[:, 1:]` from `ids[:, :-1]`; ids (B, S + 1), weights per token id (V,)."""
+def next_token_loss(model: PreTrainedModel, ids: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean cross entropy of predicting `ids[:, 1:]` from `ids[:, :-1]`; ids (B, S + 1), weights per target (B, S)."""
     with torch.autocast(ids.device.type, dtype=torch.bfloat16):
         inputs = ids[:, :-1]
-        hidden = model.transformer(
-            inputs, attention_mask=torch.ones_like(inputs), use_cache=False
+        hidden = model.base_model(
+            input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False
         ).last_hidden_state  # (B, S, D)
-        logits = model.lm_head(hidden)  # (B, S, V)
-    return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), weight=weights)
-
-
-def token_weights(plan: Plan, tokenizer: PreTrainedTokenizerFast, step: int) -> torch.Tensor | None:
-    """The weight of every token id in the loss of a step, (V,); `None` where all weigh the same."""
-    weight = plan.text_weight(step)
-    if weight == 1.0:
-        return None
-    weights = torch.full((len(tokenizer),), weight)
-    weights[name_ids(tokenizer)] = 1.0
-    return weights
+        logits = model.get_output_embeddings()(hidden)  # (B, S, V)
+    logits, targets = logits.flatten(0, 1).float(), ids[:, 1:].flatten()
+    if weights is None:
+        return F.cross_entropy(logits, targets)
+    losses = F.cross_entropy(logits, targets, reduction="none")  # (B · S,)
+    return (losses * weights.flatten()).sum() / weights.sum()
 
 
 @torch.no_grad()
-def held_out_loss(model: GPT2LMHeadModel, batches: list[torch.Tensor]) -> float:
+def held_out_loss(model: PreTrainedModel, batches: list[torch.Tensor]) -> float:
     """Mean loss per token over the held-out windows."""
     model.eval()
     device = next(model.parameters()).device
@@ -257,7 +98,7 @@ def learning_rate(plan: Plan, progress: float) -> float:
     return plan.peak_rate + (plan.final_rate - plan.peak_rate) * fall
 
 
-def build_optimizer(plan: Plan, model: GPT2LMHeadModel) -> torch.optim.AdamW:
+def build_optimizer(plan: Plan, model: PreTrainedModel) -> torch.optim.AdamW:
     """AdamW that decays matrices only, not biases and norms."""
     parameters = list(model.parameters())
     groups = [
@@ -267,13 +108,16 @@ def build_optimizer(plan: Plan, model: GPT2LMHeadModel) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.95), fused=True)
 
 
+RUN_STATE = ("step", "elapsed_s", "losses", "held_out", "events", "best_loss")  # of a trainer, for its checkpoint
+
+
 @dataclass
 class Trainer:
-    """A run: the model, its optimizer, how far it has come, and its log."""
+    """A run: the model, its optimizer, how far it has come, its log, and where its best model so far is kept."""
 
     plan: Plan
     tokenizer: PreTrainedTokenizerFast
-    model: GPT2LMHeadModel
+    model: PreTrainedModel
     checkpoint: Path
     device: str = "cpu"
     step: int = 0
@@ -281,6 +125,7 @@ class Trainer:
     losses: list[dict[str, float]] = field(default_factory=list)
     held_out: list[dict[str, float]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    best_loss: float = float("inf")  # held-out, of the weights in best.pt
 
     def __post_init__(self) -> None:
         self.model.to(self.device)
@@ -303,8 +148,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = make_batch(self.plan, self.tokenizer, self.step).to(self.device)
-        weights = token_weights(self.plan, self.tokenizer, self.step)
-        loss = next_token_loss(self.model, batch, None if weights is None else weights.to(self.device))
+        weights = token_weights(self.plan, self.tokenizer, self.step, batch[:, 1:])
+        loss = next_token_loss(self.model, batch, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip_norm)
         self.optimizer.step()
@@ -363,28 +208,43 @@ class Trainer:
         }
 
     def record_held_out(self, batches: list[torch.Tensor]) -> None:
-        """Measure the held-out loss and log it."""
-        if not self.held_out or self.held_out[-1]["step"] != self.step:
-            self.held_out.append(
-                {"step": self.step, "tokens": self.tokens, "loss": round(held_out_loss(self.model, batches), 4)}
-            )
+        """Log the held-out loss and that of a copying drill; keep the weights if they are the best so far."""
+        if self.held_out and self.held_out[-1]["step"] == self.step:
+            return
+        loss = round(held_out_loss(self.model, batches), 4)
+        drill = make_drill(self.plan, self.tokenizer, step=-1)  # the same rows every time, never trained on
+        drill_loss = round(held_out_loss(self.model, [drill]), 4)
+        self.held_out.append({"step": self.step, "tokens": self.tokens, "loss": loss, "drill_loss": drill_loss})
+        if loss < self.best_loss:
+            self.best_loss = loss
+            self.write(self.model.state_dict(), "best.pt")
+
+    def write(self, content: dict, name: str) -> None:
+        """Save tensors in the checkpoint's folder; an interrupted write leaves the old file in place."""
+        self.checkpoint.mkdir(parents=True, exist_ok=True)
+        torch.save(content, self.checkpoint / f"{name}.part")
+        (self.checkpoint / f"{name}.part").replace(self.checkpoint / name)
+
+    def load_best(self) -> None:
+        """Put the weights with the lowest held-out loss into the model."""
+        if self.held_out and self.held_out[-1]["loss"] > self.best_loss:
+            best = min(self.held_out, key=lambda line: line["loss"])
+            self.model.load_state_dict(torch.load(self.checkpoint / "best.pt", weights_only=True))
+            self.events.append(f"the weights of step {best['step']} are the best and were written")
 
     def save_checkpoint(self) -> None:
-        """Write everything a resumed run needs; an interrupted write leaves the old checkpoint in place."""
-        self.checkpoint.mkdir(parents=True, exist_ok=True)
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-            "losses": self.losses,
-            "held_out": self.held_out,
-            "events": self.events,
-            "plan": dataclasses.asdict(self.plan),
-        }
-        torch.save(state, self.checkpoint / "state.pt.part")
+        """Write everything a resumed run needs, and the log so far."""
+        self.write(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "plan": dataclasses.asdict(self.plan),
+                **{name: getattr(self, name) for name in RUN_STATE},
+            },
+            "state.pt",
+        )
         self.tokenizer.save_pretrained(self.checkpoint / "tokenizer")
-        (self.checkpoint / "state.pt.part").replace(self.checkpoint / "state.pt")
+        write_log(self, self.checkpoint / "training_log.json")
 
     def log(self) -> dict[str, object]:
         """The whole training log as it is written to disk."""
@@ -420,21 +280,27 @@ def resume_trainer(checkpoint: Path, device: str) -> Trainer:
     model.load_state_dict(state["model"])
     trainer = Trainer(plan, tokenizer, model, checkpoint, device)
     trainer.optimizer.load_state_dict(state["optimizer"])
-    for name in ("step", "elapsed_s", "losses", "held_out", "events"):
+    for name in RUN_STATE:
         setattr(trainer, name, state[name])
     trainer.events.append(f"resumed at step {trainer.step}")
     return trainer
 
 
 def start_trainer(plan: Plan, checkpoint: Path, device: str) -> Trainer:
-    """A trainer at step 0, with a new tokenizer and new weights."""
-    tokenizer = train_tokenizer(plan)
+    """A trainer at step 0, with new weights and the plan's tokenizer."""
+    tokenizer = bundled_tokenizer(plan) if plan.tokenizer_from else train_tokenizer(plan)
     return Trainer(plan, tokenizer, build_model(plan, tokenizer.eos_token_id), checkpoint, device)
 
 
+def write_log(trainer: Trainer, path: Path) -> None:
+    """Write the training log."""
+    path.write_text(json.dumps(trainer.log(), indent=1) + "\n")
+
+
 def export(trainer: Trainer, out: Path, log_path: Path) -> None:
-    """Write weights (fp16, tied matrices once), configuration, tokenizer and training log."""
+    """Write the best weights (fp16, tied matrices once), configuration, tokenizer and training log."""
     out.mkdir(parents=True, exist_ok=True)
+    trainer.load_best()
     model = trainer.model.to("cpu").half().eval()
     end_of_text = trainer.tokenizer.eos_token_id
     model.generation_config = GenerationConfig(
@@ -445,7 +311,7 @@ def export(trainer: Trainer, out: Path, log_path: Path) -> None:
     (out / "model.safetensors").chmod(0o644)
     drop_path(out / "config.json")
     drop_path(out / "tokenizer_config.json")
-    log_path.write_text(json.dumps(trainer.log(), indent=1) + "\n")
+    write_log(trainer, log_path)
 
 
 def drop_path(path: Path) -> None:
@@ -459,51 +325,55 @@ def drop_path(path: Path) -> None:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, help="token budget (default 20 M)")
-    parser.add_argument(
-        "--minutes", type=float, help="time budget; the schedule ends at whichever budget is used up first"
-    )
-    parser.add_argument("--tokens-per-step", type=int, help="trained positions per step")
-    parser.add_argument("--peak-rate", type=float, help="highest learning rate")
-    parser.add_argument("--seed", type=int, help="seed of weights and data")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--smoke", action="store_true", help="toy-sized model in under a minute")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
-    parser.add_argument("--stop-after", type=int, help="save a checkpoint after this step and exit")
-    parser.add_argument("--out", type=Path, help="folder for the model (default models/storyteller)")
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="folder for checkpoints (default models/training/checkpoints, or OUT/checkpoints with --smoke)",
-    )
-    parser.add_argument(
-        "--log",
-        type=Path,
-        help="training log (default models/training/training_log.json, or OUT/training_log.json with --out)",
-    )
+    add = parser.add_argument
+    add("--architecture", choices=list(PLANS), default="gpt2", help="which model (default gpt2)")
+    add("--tokens", type=int, help="token budget (default: the plan's)")
+    add("--minutes", type=float, help="time budget; the run ends at whichever budget is used up first")
+    add("--tokens-per-step", type=int, help="trained positions per step")
+    add("--peak-rate", type=float, help="highest learning rate")
+    add("--seed", type=int, help="seed of weights and data")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--threads", type=int, default=2, help="CPU threads")
+    add("--smoke", action="store_true", help="toy-sized model in under a minute")
+    add("--size", action="store_true", help="only print how large the model is, and exit")
+    add("--resume", action="store_true", help="go on from the checkpoint")
+    add("--stop-after", type=int, help="save a checkpoint after this step and exit")
+    add("--out", type=Path, help="folder for the model (default: its folder under models/)")
+    add("--checkpoint", type=Path, help="folder for checkpoints (default: OUT/checkpoints, or one that git ignores)")
+    add("--log", type=Path, help="training log (default: in OUT where that is given, else beside this program)")
     return parser.parse_args(arguments)
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
-    """The preset with the budgets and settings of the command line."""
+    """The architecture's plan, or a toy-sized one, with the budgets and settings of the command line."""
     given = {name: getattr(arguments, name) for name in ("tokens", "minutes", "tokens_per_step", "peak_rate", "seed")}
-    return dataclasses.replace(
-        SMOKE if arguments.smoke else Plan(), **{name: value for name, value in given.items() if value is not None}
-    )
+    plan = SMOKE_PLANS[arguments.architecture] if arguments.smoke else PLANS[arguments.architecture]
+    return dataclasses.replace(plan, **{name: value for name, value in given.items() if value is not None})
+
+
+def choose_paths(arguments: argparse.Namespace) -> tuple[Path, Path, Path]:
+    """Where model, checkpoints and log go. The paths of a toy-sized model never fall on those of a bundled one."""
+    own = arguments.architecture == "gpt2"  # its checkpoints and its log have no name in their path
+    folder = FOLDERS[arguments.architecture]
+    out = arguments.out or MODELS / folder
+    kept = HERE / "checkpoints" / ("" if own else folder)
+    checkpoint = arguments.checkpoint or (out / "checkpoints" if arguments.smoke else kept)
+    name = "training_log.json" if own or arguments.out else f"training_log_{arguments.architecture}.json"
+    return out, checkpoint, arguments.log or (out if arguments.out else HERE) / name
 
 
 def main() -> None:
     """Train or go on training, then export."""
     arguments = parse_arguments()
-    if arguments.smoke and arguments.out is None:
+    if arguments.smoke and arguments.out is None and not arguments.size:
         raise SystemExit("--smoke needs --out: it must not replace the bundled model")
+    print(describe_size(make_plan(arguments)))
+    if arguments.size:
+        return
     for stop_signal in (signal.SIGINT, signal.SIGTERM):  # background jobs start with SIGINT ignored
         signal.signal(stop_signal, signal.default_int_handler)
     torch.set_num_threads(arguments.threads)
-    out = arguments.out or HERE.parent / "storyteller"
-    checkpoint = arguments.checkpoint or (out / "checkpoints" if arguments.smoke else HERE / "checkpoints")
-    log_path = arguments.log or (out if arguments.out else HERE) / "training_log.json"
+    out, checkpoint, log_path = choose_paths(arguments)
     trainer = (
         resume_trainer(checkpoint, arguments.device)
         if arguments.resume
@@ -514,12 +384,13 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(f"interrupted at step {trainer.step}; go on with --resume") from None
     trainer.save_checkpoint()
+    speed = trainer.tokens / trainer.elapsed_s
     if arguments.stop_after and trainer.progress < 1:
-        print(f"stopped at step {trainer.step}; go on with --resume")
+        print(f"stopped at step {trainer.step} ({speed:,.0f} tokens/s); go on with --resume")
         return
     export(trainer, out, log_path)
-    loss = trainer.held_out[-1]["loss"]
-    print(f"{trainer.tokens:,} tokens in {trainer.elapsed_s:,.0f} s, held-out loss {loss:.3f}, written to {out}")
+    print(f"{trainer.tokens:,} tokens in {trainer.elapsed_s:,.0f} s, {speed:,.0f} tokens/s")
+    print(f"best held-out loss {trainer.best_loss:.3f}, written to {out}")
 
 
 if __name__ == "__main__":
