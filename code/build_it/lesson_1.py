@@ -32,7 +32,7 @@ SMALL_CASES = {
 Pair = tuple[Tensor, Tensor]  # keys and values, (B, H, T, D) each
 
 
-@exercise("it remembers every token, copies all of them only now and then, and the model writes what it writes without")
+@exercise("most calls of append copy no old token, and the model writes the same text as without a cache")
 def check_cache(cache_class: Callable[[], LayerCache] | None) -> None:
     """Exercise 1.6: build it, a KV cache."""
     if not inspect.isclass(cache_class):
@@ -163,8 +163,9 @@ def _check_in_the_model(cache_class: type) -> None:
             with running(cache_class, f"“{text}” in the model"):
                 cache = plugged_cache(cache_class, model.config.num_hidden_layers)
                 new_ids, said = prompt, []  # (1, T): what is read next
-                for _ in range(NEW_TOKENS):
-                    logits = model(new_ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+                for made in range(NEW_TOKENS):
+                    inputs = {"input_ids": new_ids, "attention_mask": prompt.new_ones(1, prompt.shape[1] + made)}
+                    logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
                     new_ids = logits[:, -1].argmax(dim=-1)[:, None]  # (1, 1)
                     said.append(new_ids)
                     bar.update()
@@ -174,7 +175,8 @@ def _check_in_the_model(cache_class: type) -> None:
 def _compare_with_no_cache(model: Any, prompt: Tensor, answer: Tensor, text: str) -> None:
     """Complain unless each token of the answer (1, N) is what the model says without a cache after those before it."""
     whole = torch.cat([prompt, answer[:, :-1]], dim=1)
-    right = model(whole, use_cache=False).logits[:, prompt.shape[1] - 1 :].argmax(dim=-1)  # (1, N)
+    logits = model(whole, attention_mask=torch.ones_like(whole), use_cache=False).logits  # (1, S, V)
+    right = logits[:, prompt.shape[1] - 1 :].argmax(dim=-1)  # (1, N)
     differs = (right != answer)[0].nonzero()
     if len(differs):
         place = int(differs[0]) + 1
