@@ -151,7 +151,7 @@ def test_no_question_on_a_book_stands_in_a_window_without_the_book(tokenizer: Pr
 
 
 def test_answers_are_marked(tokenizer: PreTrainedTokenizerBase) -> None:
-    text = "Tom ran. Answer: it is\nno.\n\nQuestion: why?\nAnswer: so"
+    text = "Tom ran.\nAnswer: it is\nno.\n\nQuestion: why?\nAnswer: so"
     ids = torch.tensor([[*tokenizer.encode(text), tokenizer.eos_token_id, *tokenizer.encode("Tom")]])
     marked = tokenizer.decode(ids[batches.answer_mask(tokenizer, ids)])
     assert marked == " it is\n so<|endoftext|>"
