@@ -93,6 +93,12 @@ DRAWINGS = [
         "prefill of 200 tokens and 1.2 ms for a decode step, so prefill waits for arithmetic and decode for memory.",
     ),
     Drawing(
+        lesson_1.decode_step,
+        "A decode step in one attention head: the new token becomes a query, a key and a value; key and value are "
+        "appended to those of four earlier tokens in the cache, the query is compared with all five keys, and the "
+        "values are mixed by the weights that result.",
+    ),
+    Drawing(
         lesson_1.kv_cache_block,
         "The storyteller's KV cache as six layers of keys and values with four heads of 64 numbers each: 12,288 bytes"
         " for every token, 6.3 MB for a full context of 512 tokens.",
