@@ -51,11 +51,15 @@ def test_the_layer_is_that_of_the_library(base: nn.Module, shape: tuple) -> None
     assert {name for name, weight in ours.named_parameters() if weight.requires_grad} == {"A", "B"}
 
 
+def base_model() -> PreTrainedModel:
+    return copy.deepcopy(tiny_model("gpt2")).float()
+
+
 @pytest.fixture
 def pair() -> tuple[PreTrainedModel, PreTrainedModel]:
     """A model with the lesson's adapters and one with the library's, with the same numbers in them."""
     torch.manual_seed(0)
-    base = tiny_model("gpt2")
+    base = base_model()
     ours = CORE["add_low_rank"](copy.deepcopy(base), ".c_attn", r=3, alpha=6.0)
     theirs = add_lora(copy.deepcopy(base), r=3, alpha=6.0)
     state = {}
@@ -77,7 +81,7 @@ def test_adapters_are_put_in_and_merged_as_the_library_does(pair: tuple, shape: 
     ids = torch.randint(0, 256, shape)
     adapted = logits(ours, ids)
     torch.testing.assert_close(adapted, logits(theirs, ids))
-    assert not torch.allclose(adapted, logits(tiny_model("gpt2"), ids), atol=1e-2)
+    assert not torch.allclose(adapted, logits(base_model(), ids), atol=1e-2)
 
     merged = CORE["merge_low_rank"](ours)
     torch.testing.assert_close(logits(merged, ids), adapted, atol=1e-4, rtol=1e-4)

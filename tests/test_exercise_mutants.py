@@ -159,8 +159,8 @@ UNNOTICED: dict[str, dict[str, list[str]]] = {
     },
     "check_merged_weight": {
         "the sum is a new tensor, and one that can be trained further is right as well": [
-            "return layer.weight + update",
-            "return layer.weight + (update.T if isinstance(layer, Conv1D) else update)",
+            "merged = layer.weight",
+            "weight = layer.weight.clone()",
         ],
     },
     "check_smallest_rank": {

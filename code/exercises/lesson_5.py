@@ -143,7 +143,7 @@ def check_merged_weight(function: Function | None) -> None:
         cases = {
             "the example": (example, [first, second]),
             "an nn.Linear": _layer_case(nn.Linear, 6, 4, {2: 0.5}),
-            "a Conv1D": _layer_case(Conv1D, 6, 4, {2: 2.0, 1: 0.5}),
+            "a Conv1D": _layer_case(Conv1D, 6, 4, {2: 2.0, 3: 0.5}),
             "a square nn.Linear": _layer_case(nn.Linear, 5, 5, {1: 2.0, 3: 0.5, 2: 1.5}),
             "a square Conv1D": _layer_case(Conv1D, 5, 5, {3: 0.5}),
             "no adapters": _layer_case(Conv1D, 3, 4, {}),
