@@ -12,22 +12,25 @@ import math
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from string import Template
 
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cards import render_card
 from corpus import BOYS, CAPITALS, DOCUMENT_KINDS, GIRLS, NAMES, corpus_statistics, documents, labelled_documents
+from corpus_books import MEMORY_SHARES
+from generation import chunks, continue_prompts, encode, load_storyteller
+from measures import MemorySettings, held_out_memories, measure_books, measure_positions, measure_sums
 from ngrams import TrigramModel
 
 HERE = Path(__file__).resolve().parent
 STORYTELLER = HERE.parent / "storyteller"
 CARD_TEMPLATE = HERE / "model_card_template.md"
+LONG_CARD_TEMPLATE = HERE / "model_card_template_llama.md"  # for a model whose memory is measured
 STORY_OPENINGS = (
     "Once upon a time",
     "Once upon a time there was a",
@@ -71,23 +74,6 @@ class Settings:
     corpus_documents: int = 20_000
 
 
-def load_storyteller(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The bundled model in float32, ready to run, and its tokenizer; nothing is looked up on a network."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, without padding: an earlier call may have left it switched on."""
-    tokenizer.backend_tokenizer.no_padding()
-    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts)]
-
-
-def chunks(items: list, size: int) -> Iterator[list]:
-    """Cut a list into pieces of `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 @torch.no_grad()
 def document_losses(model: PreTrainedModel, encoded: list[list[int]], batch: int = 16) -> list[tuple[float, int]]:
     """Per document the summed loss in nats and the number of predicted tokens.
@@ -95,7 +81,7 @@ def document_losses(model: PreTrainedModel, encoded: list[list[int]], batch: int
     A document a b is read as E a b and has to predict a, b and the final E (E: end of text).
     """
     end_of_text = model.config.eos_token_id
-    context = model.config.n_positions
+    context = model.config.max_position_embeddings
     order = sorted(
         range(len(encoded)), key=lambda index: len(encoded[index])
     )  # similar lengths together: little padding
@@ -127,15 +113,17 @@ def held_out_documents(settings: Settings, count: int) -> list[tuple[str, str]]:
     return [next(stream) for _ in tqdm(range(count), desc="held-out documents", unit="doc")]
 
 
-def measure_held_out(model: PreTrainedModel, encoded: list[list[int]], kinds: list[str]) -> dict[str, dict[str, float]]:
+def measure_held_out(
+    model: PreTrainedModel, encoded: list[list[int]], kinds: list[str], batch: int = 16
+) -> dict[str, dict[str, float]]:
     """Loss over all held-out documents and per kind of document."""
-    results = document_losses(model, encoded)
+    results = document_losses(model, encoded, batch)
     by_kind: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for kind, result in zip(kinds, results, strict=True):
         by_kind[kind].append(result)
     return {
         "all": summarise_losses(results),
-        **{kind: summarise_losses(by_kind[kind]) for kind in DOCUMENT_KINDS if kind in by_kind},
+        **{kind: summarise_losses(by_kind[kind]) for kind in (*DOCUMENT_KINDS, *MEMORY_SHARES) if kind in by_kind},
     }
 
 
@@ -171,21 +159,6 @@ def story_prompts(settings: Settings) -> list[str]:
     return [
         STORY_OPENINGS[index % len(STORY_OPENINGS)].format(name=rng.choice(GIRLS + BOYS))
         for index in range(settings.stories)
-    ]
-
-
-@torch.no_grad()
-def continue_prompts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], new_tokens: int, **sampling
-) -> list[dict]:
-    """The continuations of some prompts as one batch: text, and whether it ended by itself."""
-    inputs = tokenizer(prompts, return_tensors="pt", padding=True)
-    ids = model.generate(**inputs, max_new_tokens=new_tokens, **sampling)[:, inputs["input_ids"].shape[1] :]  # (B, new)
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    ended = (ids == tokenizer.eos_token_id).any(dim=1).tolist()
-    return [
-        {"prompt": prompt, "continuation": text, "ended": end}
-        for prompt, text, end in zip(prompts, texts, ended, strict=True)
     ]
 
 
@@ -268,22 +241,28 @@ def continue_all(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, set
 def describe_model(model: PreTrainedModel, folder: Path) -> dict[str, object]:
     """Architecture and size."""
     config = model.config
-    return {
+    described = {
         "parameters": model.num_parameters(),
-        "layers": config.n_layer,
-        "width": config.n_embd,
-        "heads": config.n_head,
-        "head_dimension": config.n_embd // config.n_head,
-        "context": config.n_positions,
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "head_dimension": config.hidden_size // config.num_attention_heads,
+        "context": config.max_position_embeddings,
         "vocabulary": config.vocab_size,
         "weight_megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 2),
     }
+    if config.model_type != "gpt2":
+        described |= {"kv_heads": config.num_key_value_heads, "mlp_width": config.intermediate_size}
+    return described
 
 
 def describe_training(log: dict) -> dict[str, object]:
     """The part of the training log that the card shows."""
     plan = log["plan"]
     budget = f"--minutes {plan['minutes']:g}" if plan["minutes"] else f"--tokens {plan['tokens']}"
+    architecture = plan.get("architecture", "gpt2")  # a log of before there were two has none
+    if architecture != "gpt2":
+        budget = f"--architecture {architecture} {budget}"
     return {
         "steps": log["steps"],
         "tokens": log["tokens"],
@@ -301,11 +280,40 @@ def describe_training(log: dict) -> dict[str, object]:
         **{name: plan[name] for name in ("drill_start", "drill_steps", "focus_steps", "focus_weight", "ramp_steps")},
         "events": "; ".join(log["events"]) or "none",
         "command": f"python models/training/train.py {budget} --seed {plan['seed']}",
+        **({} if architecture == "gpt2" else describe_long_training(log)),
     }
 
 
-def evaluate(folder: Path, log: dict, settings: Settings) -> dict[str, object]:
-    """All numbers of the card."""
+def describe_long_training(log: dict) -> dict[str, object]:
+    """What the card of a model with a long context shows beside that."""
+    plan = log["plan"]
+    best = min(log["held_out_losses"], key=lambda line: line["loss"])
+    return {
+        "best_held_out_loss": best["loss"],
+        "best_step": best["step"],
+        "last_drill_loss": log["held_out_losses"][-1]["drill_loss"],
+        "windows": "; then ".join(f"{' '.join(map(str, lengths))}" for _, lengths in plan["windows"]),
+        "memory_percent": round(100 * plan["memory_share"]),
+        **{name: plan[name] for name in ("drill_every", "answer_weight")},
+    }
+
+
+def measure_memory(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: MemorySettings
+) -> dict[str, object]:
+    """What a model with a long context remembers, and its sums."""
+    kinds, texts = zip(*held_out_memories(settings, model.config.max_position_embeddings), strict=True)
+    return {
+        "settings": asdict(settings),
+        "held_out": measure_held_out(model, encode(tokenizer, list(texts)), list(kinds), batch=4),
+        "books": measure_books(model, tokenizer, settings),
+        "positions": measure_positions(model, tokenizer, settings),
+        "sums": measure_sums(model, tokenizer, settings),
+    }
+
+
+def evaluate(folder: Path, log: dict, settings: Settings, memory: MemorySettings) -> dict[str, object]:
+    """All numbers of the card; the memory of a GPT-2, whose context is short, is not measured."""
     model, tokenizer = load_storyteller(folder)
     kinds, texts = zip(*held_out_documents(settings, settings.held_out_documents), strict=True)
     encoded = encode(tokenizer, list(texts))
@@ -323,60 +331,23 @@ def evaluate(folder: Path, log: dict, settings: Settings) -> dict[str, object]:
         "capitals": measure_capitals(model, tokenizer),
         "continuations": continue_all(model, tokenizer, settings),
         "sampled_stories": stories[:: max(1, len(stories) // 10)][:10],
+        **({} if model.config.model_type == "gpt2" else long_evaluation(model, tokenizer, memory)),
     }
 
 
-def flatten(content: dict, prefix: str = "") -> dict[str, str]:
-    """Template placeholders of nested numbers: {"stories": {"ended": 9}} gives {"stories_ended": "9"}."""
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        name = f"{prefix}{key}".replace(" ", "_")
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{name}_")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            flat[name] = f"{value:,}"
-        elif isinstance(value, str):
-            flat[name] = value
-    return flat
-
-
-def quote(text: str) -> str:
-    """A text as an indented block of the card."""
-    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
-
-
-def continuation_section(continuations: list[dict]) -> str:
-    """The continuations of the fixed prompts: a table row would not hold their line breaks."""
-    parts = []
-    for entry in continuations:
-        parts += [f"Prompt: `{json.dumps(entry['prompt'])}`", "Greedy:", quote(entry["prompt"] + entry["greedy"])]
-        parts += ["Sampled:", quote(entry["prompt"] + entry["sampled"])]
-    return "\n\n".join(parts)
-
-
-def held_out_table(held_out: dict[str, dict[str, float]]) -> str:
-    """One line per kind of document."""
-    lines = ["| documents | number | tokens | loss (nats per token) | perplexity |", "|---|---:|---:|---:|---:|"]
-    for kind, row in held_out.items():
-        lines.append(f"| {kind} | {row['documents']:,} | {row['tokens']:,} | {row['loss']} | {row['perplexity']} |")
-    return "\n".join(lines)
-
-
-def render_card(evaluation: dict, template: str) -> str:
-    """The model card: the template filled from the evaluation alone."""
-    values = flatten(evaluation)
-    values["held_out_table"] = held_out_table(evaluation["held_out"])
-    values["continuation_section"] = continuation_section(evaluation["continuations"])
-    values["story_section"] = "\n\n".join(
-        quote(story["prompt"] + story["continuation"]) for story in evaluation["sampled_stories"][:3]
-    )
-    return Template(template).substitute(values)
+def long_evaluation(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: MemorySettings
+) -> dict[str, object]:
+    """The memory of a model, and beside it the losses of the first storyteller on the documents that both have."""
+    first = json.loads((STORYTELLER / "evaluation.json").read_text())
+    return {"memory": measure_memory(model, tokenizer, settings), "first_storyteller": {"held_out": first["held_out"]}}
 
 
 def write_card(folder: Path) -> None:
     """Fill the card from evaluation.json."""
     evaluation = json.loads((folder / "evaluation.json").read_text())
-    (folder / "MODEL_CARD.md").write_text(render_card(evaluation, CARD_TEMPLATE.read_text()))
+    template = LONG_CARD_TEMPLATE if "memory" in evaluation else CARD_TEMPLATE
+    (folder / "MODEL_CARD.md").write_text(render_card(evaluation, template.read_text()))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -405,9 +376,9 @@ def main() -> None:
             batch=10,
             corpus_documents=1000,
         )
-        evaluation = evaluate(
-            arguments.model, json.loads(arguments.log.read_text()), quick if arguments.quick else Settings()
-        )
+        quick_memory = MemorySettings(books=4, long_documents=4, memories=30)
+        chosen = (quick, quick_memory) if arguments.quick else (Settings(), MemorySettings())
+        evaluation = evaluate(arguments.model, json.loads(arguments.log.read_text()), *chosen)
         (arguments.model / "evaluation.json").write_text(json.dumps(evaluation, indent=1) + "\n")
     write_card(arguments.model)
     print(f"written: {arguments.model / 'evaluation.json'} and MODEL_CARD.md")
