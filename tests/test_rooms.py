@@ -13,14 +13,14 @@ import pytest
 
 CODE = Path(__file__).resolve().parent.parent / "code"
 FILES = sorted(CODE.rglob("*.py"))
-PACKAGES = ("figures", "exercises", "build_it")
+PACKAGES = ("engine", "figures", "exercises", "build_it")
 MODULES = sorted([*(path.stem for path in CODE.glob("*.py")), *PACKAGES])
 
 # From the bottom up: a module may import those that stand before it.
 ORDER = (
     *("models", "scoreboard", "linear"),
     *("checks", "kv_cache", "groups", "packed"),
-    *("request", "helpers", "utils", "measure", "figures", "exercises", "build_it"),
+    *("request", "helpers", "utils", "measure", "engine", "figures", "exercises", "build_it"),
 )
 
 HELPERS = """STORYTELLER load_model gpt2_sized course_model Inputs generate_token generate_token_with_past forward
@@ -86,7 +86,7 @@ import random
 import numpy, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GPT2LMHeadModel  # theirs to answer for
 before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
-import helpers, utils, exercises, build_it, measure, figures
+import helpers, utils, exercises, build_it, measure, engine, figures
 after = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
 assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 import gc, transformers

@@ -1,0 +1,116 @@
+"""The bookkeeping of a paged KV cache: which block of token places belongs to whom. Plain numbers, no tensors.
+
+The cache is cut into blocks of a few tokens each (Kwon et al. 2023, PagedAttention). A request holds a list of block
+numbers, its block table: token i of it lies in block `table[i // block_tokens]`. A block is in one of three states:
+
+    free      it holds nothing that could be found again
+    used      one or more running requests have it in their tables
+    cached    nobody uses it, but it is full, and whoever needs the same tokens will find it by its key;
+              when free blocks run out, the one that was released longest ago is given away
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+
+def first_parent(adapter: int) -> bytes:
+    """What stands in for the parent's key at the first block: keys and values depend on the adapter, too.
+
+    Args:
+        adapter: the identity of one loading of an adapter, 1 or more; 0 for the model alone.
+    """
+    return sha256(array("q", [adapter]).tobytes()).digest()
+
+
+def block_key(parent: bytes, tokens: Sequence[int]) -> bytes:
+    """The key of a full block: equal exactly when these tokens and all that stand before them are equal."""
+    return sha256(parent + array("q", tokens).tobytes()).digest()
+
+
+class Blocks:
+    """Who uses which block, and which full blocks can be shared.
+
+    Args:
+        count: the number of blocks.
+        block_tokens: tokens per block.
+    """
+
+    def __init__(self, count: int, block_tokens: int) -> None:
+        self.count, self.block_tokens = count, block_tokens
+        self.references = [0] * count  # running requests that have the block in their table
+        self.keys: list[bytes | None] = [None] * count
+        self.by_key: dict[bytes, int] = {}
+        self.free = deque(range(count))
+        self.cached: OrderedDict[int, None] = OrderedDict()  # the one released longest ago comes first
+
+    @property
+    def available(self) -> int:
+        """How many blocks could be taken."""
+        return len(self.free) + len(self.cached)
+
+    def needed(self, tokens: int) -> int:
+        """How many blocks hold so many tokens."""
+        return -(-tokens // self.block_tokens)
+
+    def take(self) -> int:
+        """A block to write to; the caller has made sure that one is available."""
+        block = self.free.popleft() if self.free else self._evict()
+        self.references[block] = 1
+        return block
+
+    def _evict(self) -> int:
+        """The block that was released longest ago, forgotten as a prefix."""
+        block, _ = self.cached.popitem(last=False)
+        del self.by_key[self.keys[block]]
+        self.keys[block] = None
+        return block
+
+    def find(self, keys: Iterable[bytes]) -> list[int]:
+        """The blocks with these keys, up to the first key that nobody has registered."""
+        found = []
+        for key in keys:
+            if key not in self.by_key:
+                break
+            found.append(self.by_key[key])
+        return found
+
+    def available_besides(self, blocks: Sequence[int]) -> int:
+        """How many blocks could still be taken after these were shared."""
+        return self.available - sum(not self.references[block] for block in blocks)
+
+    def share(self, blocks: Iterable[int]) -> None:
+        """One more request uses these blocks."""
+        for block in blocks:
+            self.cached.pop(block, None)
+            self.references[block] += 1
+
+    def register(self, block: int, key: bytes) -> None:
+        """From now on a full block can be found. Its keys and values must have been computed: no sooner."""
+        if key not in self.by_key and self.keys[block] is None:
+            self.by_key[key], self.keys[block] = block, key
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """A request no longer uses these blocks. The last ones are given away first: they are of use to fewest."""
+        for block in reversed(blocks):
+            self.references[block] -= 1
+            if self.references[block]:
+                continue
+            if self.keys[block] is None:
+                self.free.append(block)
+            else:
+                self.cached[block] = None
+
+    def check(self, tables: Iterable[Sequence[int]]) -> None:
+        """For tests: raises AssertionError unless every block is accounted for, given all block tables in use."""
+        held = Counter(block for table in tables for block in table)
+        used = {block for block in range(self.count) if self.references[block]}
+        assert held == {block: self.references[block] for block in used}, "references differ from the tables"
+        states = [*self.free, *self.cached, *used]
+        assert sorted(states) == list(range(self.count)), "free + cached + used blocks are not all blocks"
+        assert self.by_key == {key: block for block, key in enumerate(self.keys) if key is not None}
+        assert not any(self.keys[block] for block in self.free), "a free block can be found"
+        assert all(self.keys[block] for block in self.cached), "a cached block cannot be found"

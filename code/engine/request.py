@@ -1,0 +1,205 @@
+"""What one asker wants (`Sampling`) and has (`Request`): tokens, text, times, and where its keys and values are.
+
+An answer lives in its request and nowhere else, so it cannot reach anybody else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .blocks import block_key, first_parent
+
+if TYPE_CHECKING:
+    from .adapters import Adapter
+    from .text import TextStream
+
+MOST_LOGPROBS = 20
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is chosen, and when it ends. `check` says what is allowed.
+
+    Attributes:
+        max_tokens: the budget: at most so many tokens are generated.
+        temperature: 0 takes the likeliest token (greedy); logits are divided by anything above.
+        top_k: only so many of the likeliest tokens can be chosen; 0 is all of them.
+        top_p: only the likeliest tokens that together have this probability can be chosen (Holtzman et al. 2020).
+        seed: with the same seed the same request gets the same answer, whatever else is served. `None`: any.
+        stop: strings before which the text ends. The tokens that spell the string stay in the request's ids.
+        min_tokens: neither an end-of-sequence token nor a stop string ends the answer with the first so many tokens.
+        ignore_eos: go on to the budget even when the model says it is done (for benchmarks).
+        logprobs: record each token's log probability, and those of so many of the likeliest; `None`: none.
+    """
+
+    max_tokens: int = 16
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+    def check(self) -> None:
+        """Raises TypeError or ValueError unless every wish is one that can be met."""
+        check_whole("max_tokens", self.max_tokens, 1)
+        check_whole("min_tokens", self.min_tokens, 0, self.max_tokens)
+        check_whole("top_k", self.top_k, 0)
+        check_number("temperature", self.temperature, "0 or more, and finite", lambda t: 0 <= t < math.inf)
+        check_number("top_p", self.top_p, "above 0, and at most 1", lambda p: 0 < p <= 1)
+        if self.seed is not None:
+            check_whole("seed", self.seed, 0)
+        if self.logprobs is not None:
+            check_whole("logprobs", self.logprobs, 0, MOST_LOGPROBS)
+        is_list = isinstance(self.stop, (list, tuple)) and all(isinstance(string, str) for string in self.stop)
+        if not is_list:
+            raise TypeError(f"stop is {self.stop!r}; it must be a list of strings")
+        if "" in self.stop:
+            raise ValueError(f"stop is {self.stop!r}; an empty string would end every answer at once")
+
+
+def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raises TypeError or ValueError unless the value is an int in this range, both ends included."""
+    allowed = f"{least} or more" if most is None else f"{least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; it must be an int, {allowed}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{name} is {value}; it must be {allowed}")
+
+
+def check_number(name: str, value: Any, allowed: str, is_allowed: Any) -> None:
+    """Raises TypeError or ValueError unless the value is a number for which `is_allowed` is true."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r}; it must be a number, {allowed}")
+    if not is_allowed(value):
+        raise ValueError(f"{name} is {value}; it must be {allowed}")
+
+
+class TokenLogprob(NamedTuple):
+    """The natural logarithm of a chosen token's probability, before temperature, and of the likeliest tokens'."""
+
+    token: int
+    logprob: float
+    likeliest: list[tuple[int, float]]
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt, what is wanted of the answer, the answer so far, and where its keys and values are.
+
+    Attributes:
+        number: what the engine calls it; later requests have higher numbers.
+        ids: the prompt's token ids, then the answer's, an end-of-sequence token included.
+        prompt_tokens: how many of them are the prompt's.
+        adapter: the adapter it was given; `None` for the model alone.
+        stream: makes the answer's text; `None` where there is no tokenizer.
+        text: what was shown of it so far.
+        logprobs: one entry per token of the answer, if they were wanted.
+        finish_reason: `None`, `"length"`, `"stop"` (end-of-sequence or stop string) or `"cancelled"`.
+        blocks: the block table. computed: how many tokens have their keys and values there.
+        cached_tokens: how many tokens of the prompt were found in the cache; `None` before it runs.
+        arrival_s, token_times_s, end_s: by the engine's clock: when it came, when each token was there, when it ended.
+    """
+
+    number: int
+    ids: list[int]
+    prompt_tokens: int
+    sampling: Sampling
+    adapter: Adapter | None
+    stream: TextStream | None
+    arrival_s: float
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: str | None = None
+    blocks: list[int] = field(default_factory=list)
+    computed: int = 0
+    cached_tokens: int | None = None
+    token_times_s: list[float] = field(default_factory=list)
+    end_s: float | None = None
+    _keys: list[bytes] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.sampling.seed)
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The prompt."""
+        return self.ids[: self.prompt_tokens]
+
+    @property
+    def output_ids(self) -> list[int]:
+        """The answer so far."""
+        return self.ids[self.prompt_tokens :]
+
+    @property
+    def max_tokens(self) -> int:
+        """The budget."""
+        return self.sampling.max_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """How many tokens the answer has so far."""
+        return len(self.ids) - self.prompt_tokens
+
+    @property
+    def unread(self) -> int:
+        """How many tokens the model has still to read."""
+        return len(self.ids) - self.computed
+
+    @property
+    def first_token_s(self) -> float | None:
+        """When the first token was there; `None` before."""
+        return self.token_times_s[0] if self.token_times_s else None
+
+    def block_keys(self, count: int, block_tokens: int) -> list[bytes]:
+        """The keys of the first `count` blocks, all of them full."""
+        while len(self._keys) < count:
+            start = len(self._keys) * block_tokens
+            parent = self._keys[-1] if self._keys else first_parent(self.adapter.identity if self.adapter else 0)
+            self._keys.append(block_key(parent, self.ids[start : start + block_tokens]))
+        return self._keys[:count]
+
+    def append(self, token: int, eos: Collection[int], now_s: float) -> Event:
+        """Take the next token, and finish if it is the last one; what is to be told of it."""
+        self.ids.append(token)
+        self.token_times_s.append(now_s)
+        is_end = token in eos and not self.sampling.ignore_eos
+        is_last = is_end or self.output_tokens >= self.max_tokens
+        text = ""
+        if self.stream:
+            text = "" if is_end else self.stream.push(token)
+            text += self.stream.finish() if is_last else ""
+        if is_end or (self.stream and self.stream.stopped):
+            self.finish("stop", now_s)
+        elif is_last:
+            self.finish("length", now_s)
+        self.text += text
+        return Event(self.number, text, [token], self.finish_reason, self)
+
+    def finish(self, reason: str, now_s: float) -> None:
+        """No further token will come."""
+        self.finish_reason, self.end_s = reason, now_s
+
+
+class Event(NamedTuple):
+    """What a step did for a request.
+
+    Attributes:
+        number: of the request.
+        text: what can be shown now: often not yet this token's text, since half characters and half stop strings wait.
+        ids: the new tokens.
+        finish_reason: `None` while more is to come, then `"length"`, `"stop"` or `"cancelled"`.
+        request: the whole state, with all tokens and times.
+    """
+
+    number: int
+    text: str
+    ids: list[int]
+    finish_reason: str | None
+    request: Request

@@ -1,0 +1,76 @@
+"""Tokens to text as they come: no half characters, no half stop strings, nothing lost at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer shows for bytes that are no whole character
+
+
+def first_stop(text: str, stops: Sequence[str], searched: int = 0) -> tuple[int, int] | None:
+    """(end, start) of the stop string that is complete first, of two that end together the longer one.
+
+    Args:
+        searched: so many characters were searched before: what ends among them does not count.
+
+    >>> first_stop("to be or not", ["or not", "be o", "o"], searched=2)
+    (7, 3)
+    """
+    starts = ((text.find(stop, max(0, searched + 1 - len(stop))), len(stop)) for stop in stops)
+    return min(((start + length, start) for start, length in starts if start >= 0), default=None)
+
+
+class TextStream:
+    """The text of one answer, handed out as its tokens come.
+
+        tokens   "Hi"  " th"  "<E2>"  "<82>"  "<AC>"  "."         stop string " the end"
+        shown    ""    ""     ""      ""      ""      ""  ...     the last 7 characters are held back
+
+    All that is shown, put together, is `tokenizer.decode(ids)` without special tokens, up to the stop string. The
+    prompt does not count: an answer that begins inside a character begins with the mark for an incomplete one.
+
+    Args:
+        stop: the text ends before the first of these strings that is complete.
+        min_tokens: a stop string does not count that is complete with the first so many tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = (), min_tokens: int = 0) -> None:
+        self.tokenizer, self.stop, self.min_tokens = tokenizer, tuple(stop), min_tokens
+        self.stopped = False
+        self._ids: list[int] = []
+        self._context = 0  # decoding begins here: some tokenizers write a token in other ways at the beginning
+        self._decoded = 0  # the text of the tokens before this one is known
+        self._pending = ""  # known, but not shown yet
+        self._held_back = max((len(string) - 1 for string in self.stop), default=0)
+
+    def push(self, token: int) -> str:
+        """Take the next token; the text that can be shown now, often none."""
+        self._ids.append(token)
+        new = self._new_text()
+        if new.endswith(INCOMPLETE):
+            return ""
+        self._context, self._decoded = self._decoded, len(self._ids)
+        return self._show(new, self._held_back)
+
+    def finish(self) -> str:
+        """No token will follow: the rest of the text."""
+        return "" if self.stopped else self._show(self._new_text(), 0)
+
+    def _new_text(self) -> str:
+        """The text of the tokens that were not decoded yet."""
+        known = self._decode(self._ids[self._context : self._decoded])
+        return self._decode(self._ids[self._context :])[len(known) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _show(self, new: str, held_back: int) -> str:
+        """Add `new` to what is pending, and take out what comes before a stop string or can no longer be in one."""
+        searched, self._pending = len(self._pending), self._pending + new
+        found = first_stop(self._pending, self.stop, searched) if len(self._ids) > self.min_tokens else None
+        self.stopped = found is not None
+        size = found[1] if found else max(0, len(self._pending) - held_back)
+        shown, self._pending = self._pending[:size], self._pending[size:]
+        return shown
