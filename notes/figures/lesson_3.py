@@ -70,14 +70,14 @@ def small_time_lines() -> Sheet:
         x = 170 + size * trace.forwards + 14
         words = f"{trace.forwards} forwards,\n{trace.tokens} of {2 * trace.forwards} cells useful"
         sheet.text(x, top + size, words)
-    asked = (PALE_BLUE, "A to D: a token somebody asked for", 265)
-    sheet.key(170, 334, [asked, (HATCHED_ORANGE, "a cell that makes none", 170)])
+    asked = (PALE_BLUE, "A to D: a token of this request", 265)
+    sheet.key(170, 334, [asked, (HATCHED_ORANGE, "a cell that makes no token", 170)])
     return sheet
 
 
 def static_and_continuous() -> Sheet:
     """The course's workload in both ways, on one scale."""
-    sheet = Sheet(400, "The same 680 tokens: 400 forwards static, 132 continuous")
+    sheet = Sheet(400, "Static batching takes 400 forwards for 680 tokens, continuous batching 132")
 
     def at(forward: int) -> float:
         return 116 + 1.63 * forward
@@ -141,7 +141,7 @@ def merge() -> Sheet:
     """Attention masks before and after a merge."""
     running, newcomer = _running_batch()
     merged = merge_batches(running, newcomer)
-    sheet = Sheet(292, "Merge: pad the narrower cache on the left, then stack the rows")
+    sheet = Sheet(292, "A merge pads the narrower cache on the left and stacks the rows")
     sheet.text(60, 72, "running", strong=True)
     _mask_table(sheet, 60, 88, running, [1, 2])
     sheet.text(60, 166, "newcomer", strong=True)
@@ -164,7 +164,7 @@ def filter_rows() -> Sheet:
     before = generate_next_token(merge_batches(running, newcomer), course_model()[0])
     after, _ = filter_batch(before)
     cut = before.attention_mask.shape[1] - after.attention_mask.shape[1]
-    sheet = Sheet(282, "Filter: a finished row leaves, and the columns that only it needed")
+    sheet = Sheet(282, "A filter drops a finished row and the columns that only it needed")
     size, top = 24, 90
     sheet.text(40, 72, "row 1 has its last token", strong=True)
     _mask_table(sheet, 40, top, before, [1, 2, 3], size)
@@ -205,7 +205,7 @@ def continuous_forwards(budgets: Sequence[int], slots: int) -> int:
 def gain() -> Sheet:
     """Forwards saved over the share of long requests, counted."""
     counts = range(33)
-    sheet = Sheet(350, "A few long requests among short ones: there the gain is largest")
+    sheet = Sheet(350, "The gain is largest when a few long requests are among short ones")
     axes = sheet.plot(76, 66, 470, 212)
     lowest = 1.0
     for long, color, style in ((100, BLUE, "-"), (30, ORANGE, "--")):
@@ -219,14 +219,16 @@ def gain() -> Sheet:
         lowest = min(lowest, *ratios)
         y = 86 if long == 100 else 166
         sheet.line((560, y), (600, y), **look)
-        words = f"long is {long} tokens: up to {ratios[peak]:.1f} times,\nwith {peak} of 32 requests long"
+        words = f"long ones of {long} tokens: up to\n{ratios[peak]:.1f} times, when {peak} of 32 are long"
         sheet.text(560, y + 26, words)
     axes.axhline(1, color=GREY, linestyle=":", linewidth=1.5)
     axes.set_xticks(range(0, 101, 20))
     axes.set(xlim=(-2, 102), ylim=(0, None))
     axes.set(xlabel="share of long requests (%)", ylabel="forwards, static / continuous")
     sheet.text(
-        560, 250, f"all alike: nothing to gain;\na few short among many long:\na small loss, down to {lowest:.2f}"
+        560,
+        250,
+        f"If all are alike, nothing is gained.\nA few short ones among long\nones make a loss, down to {lowest:.2f}.",
     )
     sheet.note(20, 332, "Counted, not timed: 32 requests, 8 slots, the others want 10 tokens, long ones spread evenly.")
     return sheet
@@ -240,7 +242,7 @@ def loop() -> Sheet:
         ("prefill", "read their prompts,\nfirst token"),
         ("merge", "join the rows\nthat are running"),
         ("decode", "one token\nfor every row"),
-        ("filter", "finished rows\nleave, slots free"),
+        ("filter", "finished rows\ngive up their slots"),
     ]
     for index, (name, meaning) in enumerate(steps):
         left = 30 + 152 * index
@@ -256,7 +258,7 @@ def loop() -> Sheet:
     sheet.text(698, 230, "answers", ha="center")
     sheet.arrow((90, 216), (90, 190))
     sheet.text(90, 230, "queue", ha="center")
-    sheet.text(394, 226, "Nobody waiting or no free slot: straight to decode.", ha="center")
+    sheet.text(394, 226, "If nobody waits or no slot is free, the loop goes straight to decode.", ha="center")
     sheet.note(20, 276, "Static batching is the same loop, but rows leave all together, when the last is done.")
     return sheet
 
@@ -264,11 +266,11 @@ def loop() -> Sheet:
 def prefill_stall() -> Sheet:
     """A long prompt arrives: prefilled in one go, or in chunks beside the decodes."""
     rows, prompt, budget = 3, 128, 32
-    sheet = Sheet(372, "A long prefill stalls everybody; in chunks it slows everybody a little")
+    sheet = Sheet(372, "A long prefill stops everybody; cut in chunks, it slows everybody a little")
     chunks = [min(budget - rows, prompt - done) for done in range(0, prompt, budget - rows)]
     before, after = [("", rows, SOLID_BLUE)] * 2, ("", rows + 1, SOLID_BLUE)
     at_once = (f"prefill of all {prompt} tokens", prompt, HATCHED_ORANGE)
-    beside = [(f"{part} + {rows}", part + rows, PALE_ORANGE) for part in chunks]
+    beside = [(f"{part}+{rows}", part + rows, PALE_ORANGE) for part in chunks]
     for top, name, forwards, decodes in ((84, "at once", [at_once], 4), (208, "in chunks", beside, 3)):
         sheet.text(20, top + 20, name, strong=True)
         _forwards_over_time(sheet, top, [*before, *forwards, *[after] * decodes])
@@ -305,7 +307,7 @@ def _forwards_over_time(sheet: Sheet, top: float, forwards: Sequence[tuple[str, 
 def paged_cache() -> Sheet:
     """Tables that lead from the blocks of a request to blocks of memory."""
     block, lengths = 4, {"A": 10, "B": 5, "C": 7}
-    sheet = Sheet(372, "A paged cache: any free block will do, so nothing is padded or copied")
+    sheet = Sheet(372, "In a paged cache any free block will do, so nothing is padded or copied")
     shades = dict(zip(lengths, SHADES, strict=False))
     table_left = {name: 60 + 240 * index for index, name in enumerate(lengths)}
     for name, left in table_left.items():
