@@ -13,9 +13,10 @@ from torch import nn
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import test_properties  # noqa: F401  (loads the profile)
-from conftest import tiny_model
+from conftest import VOCABULARY, tiny_model
 from engine import Engine, Sampling
-from engine.sampling import candidates, drawn_token
+from engine.request import Request
+from engine.sampling import candidates, drawn_token, next_tokens
 
 
 def warped(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -114,10 +115,23 @@ def test_a_temperature_near_zero_is_greedy_and_no_number_overflows():
     assert drawn_token(logits, Sampling(temperature=1e-300), 0.999) == 0
 
 
-def test_of_tokens_equally_likely_greedy_takes_the_first_as_transformers_does():
-    from engine.request import Request
-    from engine.sampling import next_tokens
+def test_numbers_beyond_the_vocabulary_are_its_size():
+    model = tiny_model("gpt2")
+    engine = Engine(model, None)
+    engine.add([1], Sampling(3, temperature=1.0, seed=1, top_k=10**30, logprobs=2))
+    engine.add([1], Sampling(3, temperature=1.0, seed=1, top_k=VOCABULARY))
+    first, second = engine.run()
+    assert first.output_ids == second.output_ids
+    request = Request(0, [1], 1, Sampling(logprobs=20), None, None, 0.0)
+    next_tokens(torch.tensor([[1.0, 2.0, 3.0]]), [request], ())
+    assert len(request.logprobs[0].likeliest) == 3
 
+
+def test_with_a_top_p_of_zero_the_likeliest_token_is_left():
+    assert drawn_token(torch.tensor([0.0, 1.0, 0.5]), Sampling(temperature=9.0, top_p=0), 0.99) == 1
+
+
+def test_of_tokens_equally_likely_greedy_takes_the_first_as_transformers_does():
     request = Request(0, [1], 1, Sampling(), None, None, 0.0)
     assert next_tokens(torch.tensor([[0.0, 3.0, 3.0]]), [request], ()) == [1]
 

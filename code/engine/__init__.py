@@ -1,10 +1,7 @@
 """An inference engine: requests come while it runs, stream, sample, choose adapters, share prefixes.
 
-request      what one asker wants and has
-scheduler    which request reads how many tokens in the next step; blocks: the bookkeeping of the paged cache
-flat, model, architectures    the forward, written out over the tokens of all rows
-adapters, sampling, text      what happens around a forward
-engine       add, step, cancel, run
+Read it in this order: `request` (what one asker wants and has), `blocks` and `scheduler` (who reads how many tokens in
+the next step), `model`, `architectures` and `adapters` (the forward), `sampling` and `text`, and `engine` at last.
 """
 
 from .engine import Engine, EngineFull

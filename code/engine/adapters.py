@@ -1,7 +1,7 @@
 """Many LoRA adapters in one step: the tokens are grouped by adapter, and each group gets its own low-rank update.
 
-    y = layer(x)                                                    all tokens
-    y[rows] += (x[rows] A^T) (scaling B)^T                          the tokens of one adapter, whatever its rank
+    y = layer(x)                                     all tokens
+    y[rows] += (x[rows] A^T) (scaling B)^T           the tokens of one adapter, whatever its rank
 
 The tokens of nobody's adapter are not touched: they stay what they were, bit for bit. Adapters are read from PEFT's
 own files or from the state that `utils.lora_state_dict` returns.
@@ -10,7 +10,6 @@ own files or from the state that `utils.lora_state_dict` returns.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,11 @@ from torch import Tensor, nn
 from linear import shape_of
 from packed import PackedLayer
 
-from .request import check_number
+from .request import LARGEST, check_number
 from .scheduler import Work
 
 Pair = tuple[Tensor, Tensor]  # A (r, in) and B (out, r)
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PEFT_PREFIX = "base_model.model."
+CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 
 # What PEFT can do beyond plain LoRA. An adapter that uses it would compute something else here.
 NOT_COMPUTED = (
@@ -37,8 +35,7 @@ NOT_COMPUTED = (
     *("lora_bias", "lora_ga_config", "modules_to_save", "monteclora_config", "rank_pattern", "target_parameters"),
     *("trainable_token_indices", "use_bdlora", "use_dora", "use_qalora", "velora_config"),
 )
-# Ways to begin a training that leave the base weights as they are.
-PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
+PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")  # others change the base weights
 
 
 @dataclass(eq=False)
@@ -56,57 +53,43 @@ class Adapter:
     weights: dict[nn.Module, Pair]
 
 
-@dataclass
-class AdapterRows:
-    """The flat tokens of a step, (n,) int64, that belong to one adapter."""
-
-    adapter: Adapter
-    rows: Tensor
-
-    def add_update(self, layer: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Add the adapter's update of this layer to its own rows of y (N, out), given x (N, in)."""
-        if layer in self.adapter.weights:
-            a, b = self.adapter.weights[layer]
-            y.index_add_(0, self.rows, (x[self.rows] @ a.T) @ b.T)  # (n, out)
+Groups = list[tuple[Adapter, Tensor]]  # each adapter with its tokens among those of the step, (n,) int64
 
 
-def adapter_rows(work: Iterable[Work], device: torch.device) -> list[AdapterRows]:
-    """Which flat tokens belong to which adapter, the rows of `work` standing one after the other."""
+def grouped(work: Iterable[Work], device: torch.device) -> Groups:
+    """Which tokens belong to which adapter, the rows of `work` standing one after the other."""
     rows: dict[Adapter, list[int]] = {}
     start = 0
     for request, tokens in work:
         if request.adapter is not None:
             rows.setdefault(request.adapter, []).extend(range(start, start + tokens))
         start += tokens
-    return [AdapterRows(adapter, torch.tensor(tokens, device=device)) for adapter, tokens in rows.items()]
+    return [(adapter, torch.tensor(tokens, device=device)) for adapter, tokens in rows.items()]
 
 
-# --- Loading -----------------------------------------------------------------------------------------
+def adapted(layer: nn.Module, x: Tensor, groups: Groups) -> Tensor:
+    """x (N, in) -> (N, out): the layer, and each adapter's update for its own tokens."""
+    y = layer(x)
+    for adapter, rows in groups:
+        if layer in adapter.weights:
+            a, b = adapter.weights[layer]
+            y.index_add_(0, rows, (x[rows] @ a.T) @ b.T)  # (n, out)
+    return y
 
 
 def read_adapter(source: str | Path | Mapping[str, Tensor], alpha: float | None) -> dict[str, Pair]:
-    """A (r, in) and B (out, r), the scaling in B, of every layer by name.
-
-    Args:
-        source: a folder that PEFT has saved, or the state that `utils.lora_state_dict` returns.
-        alpha: the strength of such a state, which does not hold it; `None` is the rank. Folders say it.
-
-    Raises:
-        ValueError: files are missing, damaged, pickled or of something else than plain LoRA.
-    """
+    """A (r, in) and B (out, r), the scaling in B, of every layer by name; arguments and errors as `load_adapter`'s."""
+    root = 1.0
     if isinstance(source, Mapping):
-        if alpha is not None:
-            check_number("alpha", alpha, "above 0, and finite", lambda number: 0 < number < math.inf)
-        pairs, root = _pairs(source, (".lora_a", ".lora_b")), 1.0
+        check_number("alpha", 1 if alpha is None else alpha, 0, LARGEST, kind=float)
+        pairs = _pairs(source, (".lora_a", ".lora_b"))
     else:
         if alpha is not None:
             raise ValueError(f"alpha is {alpha}, but {source} is a folder, whose {CONFIG} says it")
         config, state = _peft_config(Path(source)), _peft_weights(Path(source))
-        pairs = _pairs(
-            {key.removeprefix(PEFT_PREFIX): state[key] for key in state}, (".lora_A.weight", ".lora_B.weight")
-        )
+        pairs = _pairs({name.removeprefix(PREFIX): state[name] for name in state}, (".lora_A.weight", ".lora_B.weight"))
         alpha, root = config["lora_alpha"], 0.5 if config.get("use_rslora") else 1.0
-    return {layer: (a, b if alpha is None else b * (alpha / len(a) ** root)) for layer, (a, b) in pairs.items()}
+    return {name: (a, b if alpha is None else b * (alpha / max(1, len(a)) ** root)) for name, (a, b) in pairs.items()}
 
 
 def fitted(
@@ -115,19 +98,17 @@ def fitted(
     """Copies of the weights, dtype and device as in `like`, by the layers of the model that they belong to.
 
     Raises:
-        ValueError: the adapter is of another model, or holds numbers that are none.
+        ValueError: the adapter is of another model, or holds NaN or infinity.
     """
     for name, (a, b) in pairs.items():
         if name not in layers:
             known = sorted({known.rpartition(".")[2] for known in layers})
             raise ValueError(f"the adapter changes {name!r}; layers of this model that can be changed: {known}")
-        out_features, in_features = _shape(layers[name])
-        if (a.shape[1], b.shape[0]) != (in_features, out_features):
-            raise ValueError(
-                f"the adapter's A and B of {name!r} are {tuple(a.shape)} and {tuple(b.shape)}; "
-                f"the model's layer takes (rank, {in_features}) and ({out_features}, rank)"
-            )
-        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        (out_features, in_features), rank = _shape(layers[name]), len(a)
+        if not rank or (a.shape, b.shape) != ((rank, in_features), (out_features, rank)):
+            given = f"the adapter's A and B of {name!r} are {tuple(a.shape)} and {tuple(b.shape)}"
+            raise ValueError(f"{given}; the model's layer takes (rank, {in_features}) and ({out_features}, rank)")
+        if not (a.isfinite().all() and b.isfinite().all()):
             raise ValueError(f"the adapter's {name!r} holds NaN or infinity: it is damaged")
     return {layers[name]: (a.to(**like, copy=True), b.to(**like, copy=True)) for name, (a, b) in pairs.items()}
 
@@ -139,39 +120,28 @@ def _shape(layer: nn.Module) -> tuple[int, int]:
 
 
 def _pairs(state: Mapping[str, Tensor], ends: tuple[str, str]) -> dict[str, Pair]:
-    """A and B of every layer, of one rank and nothing else beside."""
-    layers = sorted({key.removesuffix(end) for key in state for end in ends if key.endswith(end)})
-    expected = {layer + end for layer in layers for end in ends}
-    if not layers or expected != state.keys():
-        raise ValueError(
-            f"an adapter holds {' and '.join(ends)} for every layer it changes, and nothing else; "
-            f"missing {sorted(expected - state.keys())}, not understood {sorted(state.keys() - expected)}"
-        )
-    pairs = {layer: (state[layer + ends[0]], state[layer + ends[1]]) for layer in layers}
-    for layer, (a, b) in pairs.items():
-        if a.ndim != 2 or b.ndim != 2 or not len(a) or len(a) != b.shape[1]:
-            raise ValueError(
-                f"the adapter's A and B of {layer!r} are {tuple(a.shape)} and {tuple(b.shape)}; "
-                "they must be (rank, in) and (out, rank) with a rank of 1 or more"
-            )
-    return pairs
+    """A and B of every layer, if there is nothing else beside."""
+    names = sorted({key.removesuffix(end) for key in state for end in ends if key.endswith(end)})
+    expected = {name + end for name in names for end in ends}
+    if not names or expected != state.keys():
+        given = f"missing {sorted(expected - state.keys())}, not understood {sorted(state.keys() - expected)}"
+        raise ValueError(f"an adapter holds {' and '.join(ends)} for every layer it changes, and nothing else; {given}")
+    return {name: (state[name + ends[0]], state[name + ends[1]]) for name in names}
 
 
 def _peft_config(folder: Path) -> dict[str, Any]:
     """What PEFT wrote about the adapter, if it is plain LoRA."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        kind, alpha = config.get("peft_type"), config.get("lora_alpha")
-    except (OSError, ValueError, AttributeError) as error:
+        config = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{CONFIG} in {folder} cannot be read: {error}") from error
-    beyond = [field for field in NOT_COMPUTED if config.get(field)]
+    beyond = [name for name in NOT_COMPUTED if config.get(name)]
     beyond += ["bias"] if config.get("bias", "none") != "none" else []
     beyond += ["init_lora_weights"] if config.get("init_lora_weights") not in PLAIN_BEGINNINGS else []
-    if kind != "LORA" or beyond or isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-        raise ValueError(
-            f"{CONFIG} in {folder}: peft_type is {kind!r}, lora_alpha {alpha!r}, further settings {beyond}; "
-            "the engine computes plain LoRA with a number as lora_alpha and none of these settings"
-        )
+    kind, alpha = config.get("peft_type"), config.get("lora_alpha")
+    if kind != "LORA" or beyond or type(alpha) not in (int, float):
+        given = f"{CONFIG} in {folder}: peft_type is {kind!r}, lora_alpha {alpha!r}, further settings {beyond}"
+        raise ValueError(f"{given}; the engine computes plain LoRA, lora_alpha a number, and none of these settings")
     return config
 
 
@@ -179,8 +149,8 @@ def _peft_weights(folder: Path) -> dict[str, Tensor]:
     """The adapter's weights. Only safetensors are read: a pickle could run any code."""
     file = folder / WEIGHTS
     if not file.is_file():
-        pickled = [other.name for other in folder.glob("*.bin")]
-        raise ValueError(f"{folder} has no {WEIGHTS}" + (f"; {pickled[0]} is a pickle and not read" if pickled else ""))
+        pickled = [f"; {other.name} is a pickle and not read" for other in folder.glob("*.bin")]
+        raise ValueError(f"{folder} has no {WEIGHTS}{''.join(pickled)}")
     try:
         return load(file.read_bytes())  # not mapped into memory: the file may change while the adapter is in use
     except (SafetensorError, OSError, ValueError) as error:

@@ -1,25 +1,25 @@
-"""What GPT-2 and Llama do differently between two attentions, written out over flat tokens.
+"""What GPT-2 and Llama do differently, written out over flat tokens; `model.PagedModel` does what they have in common.
 
-Shapes: N tokens, H query heads, G key/value heads, D head size.
+N tokens, H query heads, G key/value heads of size D. Each architecture has the same methods:
+
+    embed(flat) -> x                                        (N, width), with what it needs of the positions
+    queries_keys_values(layer, x, flat) -> q, k, v          (N, H, D), (N, G, D), (N, G, D)
+    attention_output(layer, attended, flat) -> y            (N, H * D) -> (N, width), to be added to x
+    mlp(layer, x, flat) -> y                                (N, width) -> (N, width), to be added to x
+
+and `linear_names`, the layers that an adapter can change. All of these go through `flat.linear`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    GPT2LMHeadModel,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-)
+from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 if TYPE_CHECKING:
-    from .flat import Flat
+    from .model import Flat
 
 
 class GPT2:
@@ -28,32 +28,26 @@ class GPT2:
     linear_names = ("c_attn", "c_proj", "c_fc")
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
-        self.config, self.base = model.config, model.transformer
+        config, self.base = model.config, model.transformer
         self.layers, self.norm, self.head = list(self.base.h), self.base.ln_f, model.lm_head
-        self.kv_heads, self.head_size = self.config.n_head, self.config.n_embd // self.config.n_head
-        if self.config.add_cross_attention:
+        self.kv_heads, self.head_size = config.n_head, config.n_embd // config.n_head
+        scale = self.head_size**-0.5 if config.scale_attn_weights else 1.0
+        by_layer = config.scale_attn_by_inverse_layer_idx
+        self.scales = [scale / (index + 1 if by_layer else 1) for index in range(config.n_layer)]
+        if config.add_cross_attention:
             raise ValueError("this GPT-2 has cross attention; the engine serves decoder-only models")
 
-    def scale(self, layer: int) -> float:
-        """What the scores of a layer are multiplied by."""
-        scale = self.head_size**-0.5 if self.config.scale_attn_weights else 1.0
-        return scale / (layer + 1) if self.config.scale_attn_by_inverse_layer_idx else scale
-
     def embed(self, flat: Flat) -> Tensor:
-        """(N, width)"""
         return self.base.wte(flat.ids) + self.base.wpe(flat.positions)
 
     def queries_keys_values(self, layer: nn.Module, x: Tensor, flat: Flat) -> tuple[Tensor, Tensor, Tensor]:
-        """x (N, width) -> three times (N, H, D)."""
         together = flat.linear(layer.attn.c_attn, layer.ln_1(x))  # (N, 3 * width)
         return together.view(len(x), 3, -1, self.head_size).unbind(1)
 
     def attention_output(self, layer: nn.Module, attended: Tensor, flat: Flat) -> Tensor:
-        """attended (N, H * D) -> (N, width)."""
         return flat.linear(layer.attn.c_proj, attended)
 
     def mlp(self, layer: nn.Module, x: Tensor, flat: Flat) -> Tensor:
-        """x (N, width) -> (N, width)."""
         inner = layer.mlp.act(flat.linear(layer.mlp.c_fc, layer.ln_2(x)))  # (N, 4 * width)
         return flat.linear(layer.mlp.c_proj, inner)
 
@@ -68,25 +62,18 @@ class Llama:
         self.layers, self.norm, self.head = list(self.base.layers), self.base.norm, model.lm_head
         self.kv_heads = config.num_key_value_heads
         self.head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        sliding = [kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"]
-        if sliding:
-            raise ValueError(f"the model has {sliding[0]} layers; the engine computes full attention only")
+        self.scales = [self.head_size**-0.5] * len(self.layers)
+        if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+            raise ValueError(f"the model's layers are {config.layer_types}; the engine computes full_attention only")
         if self.base.rotary_emb.rope_type in ("dynamic", "longrope"):
             raise ValueError(f"rotary positions of the kind {self.base.rotary_emb.rope_type!r} change with the length")
 
-    def scale(self, layer: int) -> float:
-        """What the scores of a layer are multiplied by."""
-        return self.head_size**-0.5
-
     def embed(self, flat: Flat) -> Tensor:
-        """(N, width)"""
         x = self.base.embed_tokens(flat.ids)
-        cosine, sine = self.base.rotary_emb(x, flat.positions[None])  # (1, N, D)
-        flat.rotation = cosine[0, :, None], sine[0, :, None]  # (N, 1, D)
+        flat.rotation = [part[0, :, None] for part in self.base.rotary_emb(x, flat.positions[None])]  # 2 x (N, 1, D)
         return x
 
     def queries_keys_values(self, layer: nn.Module, x: Tensor, flat: Flat) -> tuple[Tensor, Tensor, Tensor]:
-        """x (N, width) -> (N, H, D), (N, G, D), (N, G, D)."""
         attention, x = layer.self_attn, layer.input_layernorm(x)
         projections = attention.q_proj, attention.k_proj, attention.v_proj
         q, k, v = (flat.linear(projection, x).view(len(x), -1, self.head_size) for projection in projections)
@@ -95,11 +82,9 @@ class Llama:
         return rotated(q, *flat.rotation), rotated(k, *flat.rotation), v
 
     def attention_output(self, layer: nn.Module, attended: Tensor, flat: Flat) -> Tensor:
-        """attended (N, H * D) -> (N, width)."""
         return flat.linear(layer.self_attn.o_proj, attended)
 
     def mlp(self, layer: nn.Module, x: Tensor, flat: Flat) -> Tensor:
-        """x (N, width) -> (N, width)."""
         mlp, x = layer.mlp, layer.post_attention_layernorm(x)
         return flat.linear(mlp.down_proj, mlp.act_fn(flat.linear(mlp.gate_proj, x)) * flat.linear(mlp.up_proj, x))
 
@@ -111,32 +96,20 @@ def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 Architecture = GPT2 | Llama
-ARCHITECTURES: dict[type[PreTrainedModel], Callable[..., Architecture]] = {
-    GPT2LMHeadModel: GPT2,
-    LlamaForCausalLM: Llama,
-    Qwen2ForCausalLM: Llama,
-    Qwen3ForCausalLM: Llama,
-}
+KNOWN = {GPT2LMHeadModel: GPT2, LlamaForCausalLM: Llama, Qwen2ForCausalLM: Llama, Qwen3ForCausalLM: Llama}
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
-    """The forward that fits the model.
-
-    Raises:
-        ValueError: there is none.
-    """
-    kind = ARCHITECTURES.get(type(model))
-    if kind is None:
-        names = ", ".join(known.__name__ for known in ARCHITECTURES)
+    """The forward that fits the model. Raises ValueError if there is none."""
+    if type(model) not in KNOWN:
         raise ValueError(
-            f"the model is a {type(model).__name__}; the engine's own forward computes {names}. "
-            "helpers.run_continuous serves any decoder-only model"
+            f"the model is a {type(model).__name__}; the engine's own forward computes "
+            f"{', '.join(known.__name__ for known in KNOWN)}. helpers.run_continuous serves any decoder-only model"
         )
-    return kind(model)
+    return KNOWN[type(model)](model)
 
 
-def adaptable_layers(model: PreTrainedModel, architecture: Architecture) -> dict[str, nn.Module]:
+def adaptable_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The linear layers that an adapter can change, by their names in the model."""
-    return {
-        name: layer for name, layer in model.named_modules() if name.rpartition(".")[2] in architecture.linear_names
-    }
+    names = KNOWN[type(model)].linear_names
+    return {name: layer for name, layer in model.named_modules() if name.rpartition(".")[2] in names}

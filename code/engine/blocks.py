@@ -15,14 +15,11 @@ from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import takewhile
 
 
 def first_parent(adapter: int) -> bytes:
-    """What stands in for the parent's key at the first block: keys and values depend on the adapter, too.
-
-    Args:
-        adapter: the identity of one loading of an adapter, 1 or more; 0 for the model alone.
-    """
+    """What stands in for the parent's key at a first block: the identity of a loaded adapter, 0 for the model alone."""
     return sha256(array("q", [adapter]).tobytes()).digest()
 
 
@@ -32,12 +29,7 @@ def block_key(parent: bytes, tokens: Sequence[int]) -> bytes:
 
 
 class Blocks:
-    """Who uses which block, and which full blocks can be shared.
-
-    Args:
-        count: the number of blocks.
-        block_tokens: tokens per block.
-    """
+    """Who uses which of `count` blocks of `block_tokens` tokens, and which full ones can be found by their keys."""
 
     def __init__(self, count: int, block_tokens: int) -> None:
         self.count, self.block_tokens = count, block_tokens
@@ -58,29 +50,18 @@ class Blocks:
 
     def take(self) -> int:
         """A block to write to; the caller has made sure that one is available."""
-        block = self.free.popleft() if self.free else self._evict()
+        if not self.free:
+            oldest, _ = self.cached.popitem(last=False)
+            del self.by_key[self.keys[oldest]]
+            self.keys[oldest] = None
+            self.free.append(oldest)
+        block = self.free.popleft()
         self.references[block] = 1
-        return block
-
-    def _evict(self) -> int:
-        """The block that was released longest ago, forgotten as a prefix."""
-        block, _ = self.cached.popitem(last=False)
-        del self.by_key[self.keys[block]]
-        self.keys[block] = None
         return block
 
     def find(self, keys: Iterable[bytes]) -> list[int]:
         """The blocks with these keys, up to the first key that nobody has registered."""
-        found = []
-        for key in keys:
-            if key not in self.by_key:
-                break
-            found.append(self.by_key[key])
-        return found
-
-    def available_besides(self, blocks: Sequence[int]) -> int:
-        """How many blocks could still be taken after these were shared."""
-        return self.available - sum(not self.references[block] for block in blocks)
+        return [self.by_key[key] for key in takewhile(self.by_key.__contains__, keys)]
 
     def share(self, blocks: Iterable[int]) -> None:
         """One more request uses these blocks."""
@@ -97,19 +78,16 @@ class Blocks:
         """A request no longer uses these blocks. The last ones are given away first: they are of use to fewest."""
         for block in reversed(blocks):
             self.references[block] -= 1
-            if self.references[block]:
-                continue
-            if self.keys[block] is None:
+            if not self.references[block] and self.keys[block] is None:
                 self.free.append(block)
-            else:
+            elif not self.references[block]:
                 self.cached[block] = None
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """For tests: raises AssertionError unless every block is accounted for, given all block tables in use."""
         held = Counter(block for table in tables for block in table)
-        used = {block for block in range(self.count) if self.references[block]}
-        assert held == {block: self.references[block] for block in used}, "references differ from the tables"
-        states = [*self.free, *self.cached, *used]
+        assert held == Counter(dict(enumerate(self.references))), "references differ from the tables"
+        states = [*self.free, *self.cached, *held]
         assert sorted(states) == list(range(self.count)), "free + cached + used blocks are not all blocks"
         assert self.by_key == {key: block for block, key in enumerate(self.keys) if key is not None}
         assert not any(self.keys[block] for block in self.free), "a free block can be found"

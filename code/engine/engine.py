@@ -12,7 +12,6 @@ No threads: whoever embeds the engine decides about those, and calls it from one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -26,7 +25,7 @@ from .adapters import Adapter, fitted, read_adapter
 from .architectures import adaptable_layers
 from .blocks import Blocks
 from .model import PagedModel
-from .request import Event, Request, Sampling, check_whole
+from .request import Event, Request, Sampling, check_number
 from .sampling import next_tokens
 from .scheduler import Scheduler
 from .text import TextStream
@@ -42,18 +41,16 @@ class Engine:
     Args:
         model: GPT-2, Llama, Qwen2 or Qwen3, packed and quantized ones included. It is used, not copied: leave it alone.
         tokenizer: for prompts given as text, and for the text of answers; `None`: token ids only.
-        max_rows: at most so many requests run at a time.
+        max_rows: at most so many requests run at a time, and at most `max_waiting` wait.
         step_tokens: at most so many tokens are read per step: `max_rows` or more.
         cache_tokens: so many tokens have room in the KV cache, in blocks of `block_tokens`.
-        max_waiting: at most so many requests wait.
 
     Attributes:
         requests: those that wait or run, by number.
         clock: what the time stamps in the requests are read from, in seconds.
 
     Raises:
-        ValueError: the model is of another architecture; a number is out of range.
-        TypeError: a number is not an int.
+        ValueError, TypeError: the model is of another architecture; a number is out of range, or not an int.
     """
 
     def __init__(
@@ -66,11 +63,11 @@ class Engine:
         block_tokens: int = 16,
         max_waiting: int = 10_000,
     ) -> None:
-        check_whole("max_rows", max_rows, 1)
-        check_whole("step_tokens", step_tokens, max_rows)
-        check_whole("block_tokens", block_tokens, 1)
-        check_whole("cache_tokens", cache_tokens, block_tokens)
-        check_whole("max_waiting", max_waiting, 0)
+        check_number("max_rows", max_rows, 1)
+        check_number("step_tokens", step_tokens, max_rows)
+        check_number("block_tokens", block_tokens, 1)
+        check_number("cache_tokens", cache_tokens, block_tokens)
+        check_number("max_waiting", max_waiting, 0)
         blocks = Blocks(cache_tokens // block_tokens, block_tokens)
         self.model, self.tokenizer, self.max_waiting = model, tokenizer, max_waiting
         self.paged = PagedModel(model, blocks.count, block_tokens)
@@ -87,18 +84,17 @@ class Engine:
 
         Args:
             source: a folder that PEFT has saved (safetensors only), or the state that `utils.lora_state_dict` returns.
-            alpha: the strength of such a state, which does not hold it; `None` is the rank.
+            alpha: the strength of such a state, which does not hold it; `None` is the rank. Folders say it.
 
         Raises:
-            ValueError: the name is taken, the files are missing, damaged, pickled or of something else than plain
-                LoRA, or the adapter is of another model. Nothing is changed then.
+            ValueError, TypeError: the name is taken, or none; files are missing, damaged, pickled, not plain LoRA; the
+                adapter is of another model. Nothing is changed then.
         """
         if not isinstance(name, str) or not name:
             raise TypeError(f"the adapter's name is {name!r}; it must be a text that is not empty")
         if name in self.adapters:
             raise ValueError(f"an adapter {name!r} is loaded; unload it before another takes its name")
-        layers = adaptable_layers(self.model, self.paged.architecture)
-        weights = fitted(read_adapter(source, alpha), layers, self.paged.like)
+        weights = fitted(read_adapter(source, alpha), adaptable_layers(self.model), self.paged.like)
         self._loaded += 1
         self.adapters[name] = Adapter(name, self._loaded, weights)
 
@@ -114,13 +110,17 @@ class Engine:
         """Take a request; its number. It runs as soon as those before it leave it a row and blocks.
 
         Raises:
-            TypeError, ValueError: the prompt, what is wanted of the answer, or the adapter's name; the request can
-                never fit. The message says what was given and what is allowed, and nothing is changed.
+            TypeError, ValueError: the prompt, what is wanted of the answer, or the adapter is none that can be had, or
+                the request can never fit. The message says what was given and what is allowed; nothing is changed.
             EngineFull: too many wait already.
         """
         known = None if adapter is None else self._adapter(adapter)
-        sampling = self._checked(Sampling() if sampling is None else sampling)
-        check_prompt(self._added, prompt)
+        sampling = Sampling() if sampling is None else sampling
+        if not isinstance(sampling, Sampling):
+            raise TypeError(f"sampling is {sampling!r}; it must be a Sampling")
+        sampling.check()
+        if sampling.stop and self.tokenizer is None:
+            raise ValueError(f"stop is {sampling.stop!r}, but the engine has no tokenizer and makes no text")
         ids = self._prompt_ids(prompt)
         stream = TextStream(self.tokenizer, sampling.stop, sampling.min_tokens) if self.tokenizer else None
         request = Request(self._added, ids, len(ids), sampling, known, stream, self.clock())
@@ -150,10 +150,7 @@ class Engine:
         return events
 
     def cancel(self, number: int) -> None:
-        """End a request, wherever it is; the next step tells it. Nothing happens if it has ended already.
-
-        Raises ValueError if there was never a request of this number.
-        """
+        """End a request, wherever it is; the next step tells it. Nothing happens if it has ended already."""
         if number in self.requests:
             request = self.requests[number]
             request.finish("cancelled", self.clock())
@@ -170,7 +167,7 @@ class Engine:
         return sorted(ended, key=lambda request: request.number)
 
     def _let_go(self, request: Request) -> None:
-        """A request has ended: nobody waits for it, and others may have its row and its blocks."""
+        """A request has ended: others may have its row and its blocks."""
         self.scheduler.remove(request)
         del self.requests[request.number]
 
@@ -179,16 +176,8 @@ class Engine:
             raise ValueError(f"there is no adapter {name!r}; loaded are {sorted(self.adapters)}")
         return self.adapters[name]
 
-    def _checked(self, sampling: Sampling) -> Sampling:
-        """A copy of what is wanted of the answer, which the caller's list of stop strings cannot change."""
-        if not isinstance(sampling, Sampling):
-            raise TypeError(f"sampling is {sampling!r}; it must be a Sampling")
-        sampling.check()
-        if sampling.stop and self.tokenizer is None:
-            raise ValueError(f"stop is {sampling.stop!r}, but the engine has no tokenizer and makes no text")
-        return replace(sampling, stop=tuple(sampling.stop))
-
     def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        check_prompt(self._added, prompt)
         if isinstance(prompt, str) and self.tokenizer is None:
             raise ValueError("the prompt is text, but the engine has no tokenizer; give token ids")
         ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
@@ -198,12 +187,10 @@ class Engine:
     def _check_room(self, request: Request) -> None:
         """Raises an error unless the request fits the model, can fit the cache, and may wait."""
         check_fits(self.model, [request])
-        blocks = self.scheduler.blocks
-        kept = request.prompt_tokens + request.max_tokens - 1  # nobody reads the last token
-        if blocks.needed(kept) > blocks.count:
-            raise ValueError(
-                f"request {request.number}: {request.prompt_tokens} prompt tokens and max_tokens={request.max_tokens} "
-                f"need {blocks.needed(kept)} blocks of {blocks.block_tokens} tokens; the cache has {blocks.count}"
-            )
-        if len(self.scheduler.waiting) >= self.max_waiting:
-            raise EngineFull(f"{len(self.scheduler.waiting)} requests wait, and at most {self.max_waiting} may")
+        blocks, waiting = self.scheduler.blocks, len(self.scheduler.waiting)
+        needed = blocks.needed(request.prompt_tokens + request.max_tokens - 1)  # nobody reads the last token
+        if needed > blocks.count:
+            given = f"{request.prompt_tokens} prompt tokens and max_tokens={request.max_tokens} need {needed} blocks"
+            raise ValueError(f"{given} of {blocks.block_tokens} tokens; the cache has {blocks.count}")
+        if waiting >= self.max_waiting:
+            raise EngineFull(f"{waiting} requests wait, and at most {self.max_waiting} may")

@@ -5,7 +5,6 @@ An answer lives in its request and nowhere else, so it cannot reach anybody else
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from .adapters import Adapter
     from .text import TextStream
 
-MOST_LOGPROBS = 20
+LARGEST = 1e308  # a number above it would be infinite as a float
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Sampling:
         max_tokens: the budget: at most so many tokens are generated.
         temperature: 0 takes the likeliest token (greedy); logits are divided by anything above.
         top_k: only so many of the likeliest tokens can be chosen; 0 is all of them.
-        top_p: only the likeliest tokens that together have this probability can be chosen (Holtzman et al. 2020).
+        top_p: only the likeliest tokens that together reach this probability can be chosen (Holtzman et al. 2020).
         seed: with the same seed the same request gets the same answer, whatever else is served. `None`: any.
         stop: strings before which the text ends. The tokens that spell the string stay in the request's ids.
         min_tokens: neither an end-of-sequence token nor a stop string ends the answer with the first so many tokens.
@@ -48,45 +47,45 @@ class Sampling:
 
     def check(self) -> None:
         """Raises TypeError or ValueError unless every wish is one that can be met."""
-        check_whole("max_tokens", self.max_tokens, 1)
-        check_whole("min_tokens", self.min_tokens, 0, self.max_tokens)
-        check_whole("top_k", self.top_k, 0)
-        check_number("temperature", self.temperature, "0 or more, and finite", lambda t: 0 <= t < math.inf)
-        check_number("top_p", self.top_p, "above 0, and at most 1", lambda p: 0 < p <= 1)
-        if self.seed is not None:
-            check_whole("seed", self.seed, 0)
-        if self.logprobs is not None:
-            check_whole("logprobs", self.logprobs, 0, MOST_LOGPROBS)
-        is_list = isinstance(self.stop, (list, tuple)) and all(isinstance(string, str) for string in self.stop)
-        if not is_list:
+        check_number("max_tokens", self.max_tokens, 1)
+        check_number("min_tokens", self.min_tokens, 0, self.max_tokens)
+        check_number("temperature", self.temperature, 0, LARGEST, kind=float)
+        check_number("top_k", self.top_k, 0)
+        check_number("top_p", self.top_p, 0, 1, kind=float)
+        check_number("seed", 0 if self.seed is None else self.seed, 0)
+        check_number("logprobs", 0 if self.logprobs is None else self.logprobs, 0, 20)
+        if not isinstance(self.stop, (list, tuple)) or not all(isinstance(string, str) for string in self.stop):
             raise TypeError(f"stop is {self.stop!r}; it must be a list of strings")
         if "" in self.stop:
             raise ValueError(f"stop is {self.stop!r}; an empty string would end every answer at once")
 
 
-def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    """Raises TypeError or ValueError unless the value is an int in this range, both ends included."""
+def check_number(name: str, value: Any, least: float, most: float | None = None, kind: type = int) -> None:
+    """Raises TypeError or ValueError unless the value is an int, or any number for `kind=float`, in this range."""
     allowed = f"{least} or more" if most is None else f"{least} to {most}"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be an int, {allowed}")
-    if value < least or (most is not None and value > most):
-        raise ValueError(f"{name} is {value}; it must be {allowed}")
-
-
-def check_number(name: str, value: Any, allowed: str, is_allowed: Any) -> None:
-    """Raises TypeError or ValueError unless the value is a number for which `is_allowed` is true."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is {value!r}; it must be a number, {allowed}")
-    if not is_allowed(value):
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        raise TypeError(f"{name} is {value!r}; it must be {'an int' if kind is int else 'a number'}, {allowed}")
+    if not (value >= least and (most is None or value <= most)):  # NaN is neither
         raise ValueError(f"{name} is {value}; it must be {allowed}")
 
 
 class TokenLogprob(NamedTuple):
-    """The natural logarithm of a chosen token's probability, before temperature, and of the likeliest tokens'."""
+    """The natural logarithm of a token's probability, before temperature, and (id, logarithm) of the likeliest."""
 
     token: int
     logprob: float
     likeliest: list[tuple[int, float]]
+
+
+class Event(NamedTuple):
+    """What a step did for a request: `ids` are its new tokens, `text` what can be shown now, which is often earlier
+    tokens' text, since half characters and half stop strings wait. `finish_reason` is as in `request`."""
+
+    number: int
+    text: str
+    ids: list[int]
+    finish_reason: str | None
+    request: Request
 
 
 @dataclass(eq=False)
@@ -95,11 +94,9 @@ class Request:
 
     Attributes:
         number: what the engine calls it; later requests have higher numbers.
-        ids: the prompt's token ids, then the answer's, an end-of-sequence token included.
-        prompt_tokens: how many of them are the prompt's.
+        ids: the prompt's token ids, `prompt_tokens` of them, then the answer's, an end-of-sequence token included.
         adapter: the adapter it was given; `None` for the model alone.
-        stream: makes the answer's text; `None` where there is no tokenizer.
-        text: what was shown of it so far.
+        stream: makes the answer's text; `None` where there is no tokenizer. text: what was shown of it so far.
         logprobs: one entry per token of the answer, if they were wanted.
         finish_reason: `None`, `"length"`, `"stop"` (end-of-sequence or stop string) or `"cancelled"`.
         blocks: the block table. computed: how many tokens have their keys and values there.
@@ -125,7 +122,7 @@ class Request:
     _keys: list[bytes] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        self.random = Random(self.sampling.seed)
+        self.max_tokens, self.random = self.sampling.max_tokens, Random(self.sampling.seed)
 
     @property
     def prompt_ids(self) -> list[int]:
@@ -138,11 +135,6 @@ class Request:
         return self.ids[self.prompt_tokens :]
 
     @property
-    def max_tokens(self) -> int:
-        """The budget."""
-        return self.sampling.max_tokens
-
-    @property
     def output_tokens(self) -> int:
         """How many tokens the answer has so far."""
         return len(self.ids) - self.prompt_tokens
@@ -151,11 +143,6 @@ class Request:
     def unread(self) -> int:
         """How many tokens the model has still to read."""
         return len(self.ids) - self.computed
-
-    @property
-    def first_token_s(self) -> float | None:
-        """When the first token was there; `None` before."""
-        return self.token_times_s[0] if self.token_times_s else None
 
     def block_keys(self, count: int, block_tokens: int) -> list[bytes]:
         """The keys of the first `count` blocks, all of them full."""
@@ -175,31 +162,12 @@ class Request:
         if self.stream:
             text = "" if is_end else self.stream.push(token)
             text += self.stream.finish() if is_last else ""
-        if is_end or (self.stream and self.stream.stopped):
-            self.finish("stop", now_s)
-        elif is_last:
-            self.finish("length", now_s)
+        stopped = is_end or (self.stream is not None and self.stream.stopped)
+        if stopped or is_last:
+            self.finish("stop" if stopped else "length", now_s)
         self.text += text
         return Event(self.number, text, [token], self.finish_reason, self)
 
     def finish(self, reason: str, now_s: float) -> None:
         """No further token will come."""
         self.finish_reason, self.end_s = reason, now_s
-
-
-class Event(NamedTuple):
-    """What a step did for a request.
-
-    Attributes:
-        number: of the request.
-        text: what can be shown now: often not yet this token's text, since half characters and half stop strings wait.
-        ids: the new tokens.
-        finish_reason: `None` while more is to come, then `"length"`, `"stop"` or `"cancelled"`.
-        request: the whole state, with all tokens and times.
-    """
-
-    number: int
-    text: str
-    ids: list[int]
-    finish_reason: str | None
-    request: Request

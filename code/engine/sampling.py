@@ -18,36 +18,23 @@ from .request import Request, Sampling, TokenLogprob
 def next_tokens(logits: Tensor, requests: Sequence[Request], eos: Collection[int]) -> list[int]:
     """The next token of every request, its log probability recorded where that was wanted.
 
-    Args:
-        logits: (R, V), one row per request; may be changed.
-        eos: the ids that end an answer.
+    `logits` is (R, V), and is changed where an answer is still too short for one of the tokens in `eos`.
     """
-    wanted = [request.sampling.logprobs for request in requests]
-    logprobs = [
-        None if count is None else row.double().log_softmax(-1) for row, count in zip(logits, wanted, strict=True)
-    ]
+    before = logits.clone() if any(request.sampling.logprobs is not None for request in requests) else logits
     for row, request in zip(logits, requests, strict=True):
-        _forbid_early_end(row, request, eos)
+        if request.output_tokens < request.sampling.min_tokens and not request.sampling.ignore_eos:
+            row[list(eos)] = -torch.inf  # as transformers' min_new_tokens does it
     tokens = logits.argmax(-1).tolist()
-    for index, (row, request) in enumerate(zip(logits, requests, strict=True)):
+    for index, request in enumerate(requests):
         if request.sampling.temperature > 0:
-            tokens[index] = drawn_token(row, request.sampling, request.random.random())
-        if logprobs[index] is not None:
-            request.logprobs.append(_token_logprob(tokens[index], logprobs[index], wanted[index]))
+            tokens[index] = drawn_token(logits[index], request.sampling, request.random.random())
+        if request.sampling.logprobs is not None:
+            request.logprobs.append(_token_logprob(tokens[index], before[index], request.sampling.logprobs))
     return tokens
-
-
-def _forbid_early_end(row: Tensor, request: Request, eos: Collection[int]) -> None:
-    """An answer that is still too short cannot end: as transformers' `min_new_tokens` does it."""
-    if request.output_tokens < request.sampling.min_tokens and not request.sampling.ignore_eos:
-        row[list(eos)] = -torch.inf
 
 
 def drawn_token(logits: Tensor, sampling: Sampling, u: float) -> int:
     """The token at the fraction `u`, from 0 to just below 1, of the probability that can be chosen.
-
-    Args:
-        logits: (V,) of one row.
 
     >>> drawn_token(torch.tensor([0.5, 0.25, 0.25]).log(), Sampling(temperature=1.0), u=0.6)
     1
@@ -59,23 +46,24 @@ def drawn_token(logits: Tensor, sampling: Sampling, u: float) -> int:
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Probabilities (C,) in float64, up to a factor, and the ids (C,) of the tokens that can be chosen.
+    """Of logits (V,) the probabilities (C,), float64 up to a factor, and ids (C,) of the tokens that can be chosen.
 
     In the order of the vocabulary while all can be chosen, the likeliest first otherwise.
     """
     logits = logits.double()
     probabilities = ((logits - logits.max()) / sampling.temperature).softmax(-1)  # (V,)
-    tokens = torch.arange(len(logits), device=logits.device)
     if not sampling.top_k and sampling.top_p == 1:
-        return probabilities, tokens
+        return probabilities, torch.arange(len(logits), device=logits.device)
     probabilities, tokens = probabilities.sort(descending=True, stable=True)
-    if sampling.top_k:
-        probabilities, tokens = probabilities[: sampling.top_k], tokens[: sampling.top_k]
-    before = probabilities.cumsum(-1) - probabilities  # what the likelier ones have together
-    kept = before < sampling.top_p * probabilities.sum()
+    size = min(sampling.top_k or len(tokens), len(tokens))
+    probabilities, tokens = probabilities[:size], tokens[:size]
+    likelier = probabilities.cumsum(-1) - probabilities  # what those before have together
+    kept = likelier < sampling.top_p * probabilities.sum()
+    kept[0] = True
     return probabilities[kept], tokens[kept]
 
 
-def _token_logprob(token: int, logprobs: Tensor, count: int) -> TokenLogprob:
-    values, ids = logprobs.topk(count)
+def _token_logprob(token: int, logits: Tensor, count: int) -> TokenLogprob:
+    logprobs = logits.double().log_softmax(-1)  # (V,)
+    values, ids = logprobs.topk(min(count, len(logprobs)))
     return TokenLogprob(token, float(logprobs[token]), list(zip(ids.tolist(), values.tolist(), strict=True)))

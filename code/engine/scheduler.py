@@ -35,12 +35,9 @@ class Work(NamedTuple):
 
 
 class Scheduler:
-    """First come, first served. Every running request came before every waiting one.
+    """First come, first served: every running request came before every waiting one.
 
-    Args:
-        blocks: the bookkeeping of the cache.
-        max_rows: at most so many requests run.
-        step_tokens: at most so many tokens are read per step, `max_rows` or more: each running row gets one.
+    At most `max_rows` requests run, and a step reads at most `step_tokens` tokens, so many that each of them gets one.
     """
 
     def __init__(self, blocks: Blocks, max_rows: int, step_tokens: int) -> None:
@@ -55,15 +52,16 @@ class Scheduler:
     def remove(self, request: Request) -> None:
         """Take a request out, wherever it is; its blocks are free or cached afterwards."""
         if self.waiting.pop(request.number, None) is None:
-            self.running.remove(request)
-            self._give_back(request)
+            self._stop(request)
 
     def schedule(self) -> list[Work]:
         """The rows of the next forward, each with blocks for all tokens that it will have read.
 
-        Called again without `done` in between, it gives the same rows: a forward that failed can be repeated.
+        Nothing counts as read before `done` is called: a forward that failed can be scheduled again.
         """
-        work, preempted = self._running_rows()
+        before = len(self.running)
+        work = self._running_rows()
+        preempted = len(self.running) < before
         return work if preempted else work + self._newcomers(self.step_tokens - sum(row.tokens for row in work))
 
     def done(self, work: list[Work]) -> None:
@@ -75,9 +73,9 @@ class Scheduler:
             for index in range(full_before, len(keys)):
                 self.blocks.register(request.blocks[index], keys[index])
 
-    def _running_rows(self) -> tuple[list[Work], bool]:
-        """The rows that run already, and whether the last comers had to give up their blocks for them."""
-        work, budget, before = [], self.step_tokens, len(self.running)
+    def _running_rows(self) -> list[Work]:
+        """Those who run already; when blocks run out, the last comers give up theirs."""
+        work, budget = [], self.step_tokens
         for position, request in enumerate(list(self.running)):
             tokens = min(request.unread, budget)
             while position < len(self.running) and not self._reserve(request, tokens):
@@ -85,7 +83,7 @@ class Scheduler:
             if position < len(self.running):
                 work.append(Work(request, tokens))
                 budget -= tokens
-        return work, len(self.running) < before
+        return work
 
     def _newcomers(self, budget: int) -> list[Work]:
         """As many of those who wait as there are rows, blocks and budget for; nobody overtakes."""
@@ -94,11 +92,10 @@ class Scheduler:
             request = next(iter(self.waiting.values()))
             if not self._find_place(request):
                 break
-            tokens = min(request.unread, budget)
-            self._reserve(request, tokens)
             self.running.append(self.waiting.pop(request.number))
-            work.append(Work(request, tokens))
-            budget -= tokens
+            work.append(Work(request, min(request.unread, budget)))
+            self._reserve(*work[-1])
+            budget -= work[-1].tokens
         return work
 
     def _find_place(self, request: Request) -> bool:
@@ -108,7 +105,8 @@ class Scheduler:
         """
         size, known = self.blocks.block_tokens, len(request.ids)
         found = self.blocks.find(request.block_keys((known - 1) // size, size))
-        if self.blocks.needed(known) - len(found) > self.blocks.available_besides(found):
+        revived = sum(not self.blocks.references[block] for block in found)  # available until they are shared
+        if self.blocks.needed(known) - len(found) > self.blocks.available - revived:
             return False
         self.blocks.share(found)
         request.blocks, request.computed = found, len(found) * size
@@ -126,12 +124,13 @@ class Scheduler:
 
     def _preempt_last(self) -> None:
         """The last comer waits again, before all others. It keeps its answer and is read anew later."""
-        request = self.running.pop()
-        self._give_back(request)
+        request = self.running[-1]
+        self._stop(request)
         self.waiting[request.number] = request
         self.waiting.move_to_end(request.number, last=False)
 
-    def _give_back(self, request: Request) -> None:
+    def _stop(self, request: Request) -> None:
+        self.running.remove(request)
         self.blocks.release(request.blocks)
         request.blocks, request.computed = [], 0
 
