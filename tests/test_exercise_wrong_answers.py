@@ -229,7 +229,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (changed("batch_sizes", lambda sizes, *_: sizes[:-1]), "the last batch is missing"),
         (changed("batch_sizes", lambda sizes, *_: [*sizes, 0]), "expected a list of length"),
         (changed("batch_sizes", lambda sizes, *_: len(sizes)), "expected a list"),
-        (with_arguments("batch_sizes", lambda lengths, most: (sorted(lengths), most)), "item"),
+        (with_arguments("batch_sizes", lambda lengths, most: (sorted(lengths), most)), "list of length 4, got one of"),
     ],
     "check_one_row": [
         (changed("one_row", lambda pair, n: (pair[0], torch.ones_like(pair[1]).tril())), "look at another prompt"),

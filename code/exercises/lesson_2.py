@@ -36,7 +36,7 @@ def _padding(*batches: list[int]) -> int:
 
 
 def _batch_sizes(lengths: list[int], max_cells: int) -> list[int]:
-    sizes: list[int] = []
+    sizes = []
     rows = width = 0  # of the batch that is being filled
     for length in lengths:
         if rows > 0 and (rows + 1) * max(width, length) > max_cells:
@@ -68,7 +68,7 @@ def _without_the_last_batch(lengths: list[int], max_cells: int) -> list[int]:
 def check_batch_sizes(function: Function | None) -> None:
     """Exercise 2.2: batches under a limit on the cells of the rectangle."""
     cases = {
-        "the example": ([3, 4, 2, 9, 1], 12),
+        "the example": ([5, 5, 2, 9, 1], 10),
         "a rectangle that fills the limit exactly": ([5, 5, 5, 2], 15),
         "prompts of one length": ([2, 2, 2, 2, 2, 2, 2], 6),
         "a prompt that is longer than the limit": ([2, 30, 3, 1], 10),
@@ -117,9 +117,7 @@ def _one_row_looking_ahead(lengths: list[int]) -> tuple[Tensor, Tensor]:
     return positions, looks | looks.T
 
 
-@exercise(
-    "without a rectangle there is no padding; only a mask keeps the prompts apart, and some kernels serve this way"
-)
+@exercise("without a rectangle there are no pads; the mask alone keeps the prompts apart")
 def check_one_row(function: Function | None) -> None:
     """Exercise 2.3: several prompts in one row, without padding."""
     cases = {
@@ -166,7 +164,7 @@ def _crossover_unguarded(
     return weights * bytes_per_weight / bytes_per_s / gained_s if gained_s else 0.0
 
 
-@exercise("every row brings a cache of its own to read, so a long cache moves the crossover far away, or abolishes it")
+@exercise("every row reads a cache of its own, so with long caches the crossover comes later, or not at all")
 def check_crossover_batch(function: Function | None) -> None:
     """Exercise 2.4: the batch size at which computing takes as long as reading weights and caches."""
     cases = {

@@ -54,7 +54,7 @@ def padded_batch() -> Sheet:
     sheet.text(20 + 7 * 58, top + 3 * cell + 38, "the next token of every row is read here", ha="right")
     share = pads / (len(words) * width)
     sheet.note(442, top + 3 * cell + 18, f"{pads} of {len(words) * width} cells are padding: {share:.0%}.")
-    sheet.note(442, top + 3 * cell + 36, "Under a pad the mask is 0; the position may be anything.")
+    sheet.note(442, top + 3 * cell + 36, "Under a pad the mask is 0, the position any number.")
     sheet.note(20, 272, "A real batch of the storyteller. Each row is numbered as it would be alone.")
     return sheet
 
