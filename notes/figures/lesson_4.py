@@ -62,7 +62,7 @@ def quantization_grid() -> Sheet:
     codes, state = quantize(values, bits=3)
     back = dequantize(codes, state)
     scale, zero = state.scale.item(), int(state.zero_point)
-    sheet = Sheet(380, "Every value moves to the nearest level: at most half a step")
+    sheet = Sheet(380, "Every value moves to the nearest level, at most half a step away")
 
     def at(value: float) -> float:
         return 300 + 150 * value
@@ -85,7 +85,7 @@ def quantization_grid() -> Sheet:
     error = (values - back).abs().max().item()
     words = f"3 bits: scale = (3 − (−1)) / 7 = {scale:.3f}; zero point = {zero}, the code of 0"
     sheet.text(20, 318, words)
-    sheet.text(20, 340, f"largest error here {error:.3f}, at most scale / 2 = {scale / 2:.3f}")
+    sheet.text(20, 340, f"The largest error here is {error:.3f}; it can be at most scale / 2 = {scale / 2:.3f}.")
     sheet.note(20, 364, "Real codes of the project's quantize(). A band holds all values that become its level.")
     return sheet
 
@@ -126,7 +126,7 @@ def granularity() -> Sheet:
     """Which weights share a scale, and what that does to the error."""
     weight = _attention_weight()
     channels, width = weight.shape
-    sheet = Sheet(380, "The fewer weights share a scale, the smaller the error, and the more scales")
+    sheet = Sheet(380, "The fewer weights share a scale, the smaller the error is, and the more scales there are")
     size, across, down = 24, 8, 6
     shades = (PALE_BLUE, PALE_ORANGE, PALE_GREEN, PALE_PURPLE)
     plans = [  # name, options of quantize, number of scales, cells of the sketch that share one
@@ -181,7 +181,7 @@ def model_bytes() -> Sheet:
             left += width
         sheet.text(left + 8, y + 19, f"{(rest + weights + scales) / 1e6:.1f} MB", size=SMALL)
     assert REST_BYTES + 4 * LINEAR_WEIGHTS == GPT2_WEIGHT_BYTES
-    entries = [(MID_GREY, "embeddings, norms, biases: fp32", 235), (SOLID_BLUE, "weights of the linear layers", 210)]
+    entries = [(MID_GREY, "embeddings, norms, biases: fp32", 245), (SOLID_BLUE, "weights of the linear layers", 210)]
     sheet.key(130, 310, [*entries, (HATCHED_ORANGE, "scales and zero points", 150)])
     sheet.note(20, 340, "Counted. The output head is the token embedding; a scale and its zero point take 5 bytes.")
     return sheet
@@ -212,7 +212,7 @@ def bytes_moved() -> Sheet:
 
 def method_map() -> Sheet:
     """Weights only, or activations too; and what is done about outliers."""
-    sheet = Sheet(420, "Weights only or activations too, and how the error is kept small")
+    sheet = Sheet(420, "Methods differ in what they quantize and in how they keep the error small")
     columns = ["weights only\nactivations stay in floating point", "weights and activations\ninteger multiplication"]
     rows = [
         "round to\nthe nearest",
