@@ -84,8 +84,8 @@ def bits_and_damage(
     lowest = {label: points[-1][1] for label, points in curves.items()}
     worst, best = max(lowest, key=lowest.__getitem__), min(lowest, key=lowest.__getitem__)
     fig.suptitle(
-        f"With the most bits the perplexity is at most {highest:.2f}; "
-        f"with the fewest it is {lowest[worst]:.3g} ({worst}) to {lowest[best]:.3g} ({best})",
+        f"With most bits the perplexity is at most {highest:.2f}; "
+        f"with fewest it is {lowest[worst]:.3g} ({worst}) to {lowest[best]:.3g} ({best})",
         x=0.01,
         ha="left",
     )
