@@ -113,7 +113,8 @@ def rounding() -> Sheet:
         look = {"color": fill.color, "hatch": fill.hatch, "edgecolor": INK, "linewidth": 0.5}
         axes.bar(edges[:-1], share.round(1), width=np.diff(edges), align="edge", **look)
         axes.axvline(error.mean().item(), color=INK, linestyle="--", linewidth=1.5)
-        axes.set(xlim=(-1.1, 0.6), ylim=(0, 13), xlabel="error in steps", ylabel="share of weights (%)")
+        axes.set(xlim=(-1.1, 0.6), ylim=(0, 13), xlabel="error (steps)", ylabel="share of weights (%)")
+        axes.set_xticks([-1, -0.5, 0, 0.5])
         mean = f"{error.mean().item() + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "−")
         rms = error.square().mean().sqrt().item()
         sheet.text(left, 66, f"{name}: mean {mean}, RMS {rms:.3f} steps")
