@@ -105,8 +105,8 @@ def test_the_figure_of_chances_says_what_is_kept_and_what_goes_to_the_others() -
     assert_readable(figure)
     said = words_in(figure)
     assert "Temperature 2.0 gives 60% to others" in said
-    assert "Top-k keeps 1 of these 3, and they gain" in said
-    assert "Top-p keeps 2 of these 3, and they gain" in said
+    assert "Top-k keeps 1 of these 3 tokens" in said
+    assert "Top-p keeps 2 of these 3 tokens" in said
     assert "the 3 likeliest next tokens" in said and "probability" in said
     heights = [[bar.get_height() for bar in ax.patches] for ax in figure.axes[1:]]
     assert heights == [[1.0, 0.0, 0.0, 0.5, 0.3, 0.1], [0.6, 0.4, 0.0, 0.5, 0.3, 0.1]]

@@ -122,7 +122,7 @@ def next_token_chances(
     for ax, (name, (setting, chances)) in zip(axes[1:], {"k": top_k, "p": top_p}.items(), strict=True):
         ax.bar(places, chances, color=BLUE, label=f"top-{name}, {name} = {setting}")
         ax.bar(places, temperatures[1.0], width=0.4, color=ORANGE, label="unchanged")
-        ax.set_title(f"Top-{name} keeps {np.count_nonzero(chances)} of these {len(words)}, and they gain")
+        ax.set_title(f"Top-{name} keeps {np.count_nonzero(chances)} of these {len(words)} tokens")
     rest = 1 - sum(temperatures[max(temperatures)])
     axes[0].set_title(f"Temperature {max(temperatures)} gives {rest:.0%} to others")
     for ax in axes:
