@@ -39,7 +39,7 @@ def check_scale_and_zero_point(
     compare_number("code_by_hand", code_by_hand, round(exact), mistakes)
 
 
-@exercise("the scales and zero points of small groups are part of the size, and few bits make them count")
+@exercise("scales and zero points are a part of the size, and the fewer bits a code has, the more they weigh")
 def check_grouped_bytes(int4_layer_bytes: int | None, int4_bits_per_weight: float | None) -> None:
     """Exercise 4.2: a 4-bit layer with a scale and a zero point per group."""
     rows, columns, group = 14336, 4096, 128
@@ -82,7 +82,9 @@ def _towards_zero(values: Tensor, scale: float, zero_point: int, truncate: bool)
     return ((steps.trunc() if truncate else steps.round()) - steps).mean().item()
 
 
-@exercise("rounding errs in both directions and cancels, truncation shifts all weights by half a step")
+@exercise(
+    "the errors of rounding go both ways and cancel; truncation moves all weights down, by half a step on average"
+)
 def check_mean_error(function: Function | None) -> None:
     """Exercise 4.3: the bias of truncating and of rounding."""
     fractions = torch.tensor([0.1, 0.2, 0.4, 0.6, 0.7, 0.9])
@@ -127,7 +129,7 @@ def _grouped_int4(
     return codes, torch.cat(scales, dim=1)  # (out, in), (out, in / group_size)
 
 
-@exercise("an outlier coarsens only its own group, and the smaller the group the fewer weights pay for it")
+@exercise("an outlier makes the steps larger in its own group only, so small groups protect the other weights")
 def check_grouped_int4(function: Function | None) -> None:
     """Exercise 4.4: symmetric 4-bit codes with a scale per group."""
     weight = normal(6, 32)
@@ -197,7 +199,7 @@ def _last_of_equals(weights: Tensor, bits: int, clips: list[float]) -> tuple[flo
     return _best_clip(weights, bits, clips[::-1])
 
 
-@exercise("to clip moves a few outliers a lot and all others less, and the fewer the bits, the more it pays")
+@exercise("clipping moves a few outliers a lot and all other weights less; the fewer the bits, the more it pays")
 def check_best_clip(function: Function | None) -> None:
     """Exercise 4.5: where to cut the outliers off."""
     weights = normal(400)
