@@ -52,9 +52,9 @@ def trace_of(serve: Callable[..., object], budgets: Sequence[int], slots: int) -
 def small_time_lines() -> Sheet:
     """Four requests, two slots, every token a letter."""
     budgets = {"A": 6, "B": 2, "C": 3, "D": 2}
-    sheet = Sheet(356, "Continuous batching gives a free slot away at once")
+    sheet = Sheet(362, "Continuous batching gives a free slot away at once")
     size = 44
-    for top, name, serve in ((88, "static", run_static), (222, "continuous", run_continuous)):
+    for top, name, serve in ((90, "static", run_static), (226, "continuous", run_continuous)):
         trace = trace_of(serve, list(budgets.values()), 2)
         slots = zip(*trace.slot_rows(), strict=True)
         letters = [["" if held is None else "ABCD"[held] for held in slot] for slot in slots]
@@ -66,12 +66,12 @@ def small_time_lines() -> Sheet:
         for forward, row in enumerate(trace.rows):
             sheet.note(170 + (forward + 0.5) * size, top - 10, f"{forward + 1}", ha="center")
             if row.phase == "prefill":
-                sheet.note(170 + (forward + 0.5) * size, top - 24, "prefill", ha="center")
+                sheet.note(170 + (forward + 0.5) * size, top - 28, "prefill", ha="center")
         x = 170 + size * trace.forwards + 14
         words = f"{trace.forwards} forwards,\n{trace.tokens} of {2 * trace.forwards} cells useful"
         sheet.text(x, top + size, words)
     asked = (PALE_BLUE, "A to D: a token of this request", 265)
-    sheet.key(170, 334, [asked, (HATCHED_ORANGE, "a cell that makes no token", 170)])
+    sheet.key(170, 340, [asked, (HATCHED_ORANGE, "a cell that makes no token", 170)])
     return sheet
 
 
