@@ -1,9 +1,11 @@
-"""Measure the storyteller and write the numbers down: models/storyteller/evaluation.json and MODEL_CARD.md.
+"""Measure a storyteller and write the numbers down: evaluation.json and MODEL_CARD.md in the model's folder.
 
-    python models/training/evaluate.py               # measure everything, write both files
+    python models/training/evaluate.py               # measure the bundled GPT-2, write both files
     python models/training/evaluate.py --card-only   # write the card again from the JSON file
+    python models/training/evaluate.py --model models/storyteller-llama --log models/training/training_log_llama.json
 
-The card is a template filled from the JSON file, so the two cannot disagree.
+The card is a template filled from the JSON file, so the two cannot disagree. A model of another architecture than GPT-2
+is asked in addition what it remembers of long documents (`measures.py`), and gets the template that has room for it.
 """
 
 import argparse
