@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -136,30 +137,40 @@ def test_the_check_for_one_answer_can_fail() -> None:
 
 
 def combinations_of(held_out: bool, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Every hero, place and object that 300 documents of one split are about."""
-    seen: set[str] = set()
-    combination = corpus_books.combination
+    """Hero, place and object of every story, letter and note in 300 documents of one split."""
+    used: set[str] = set()
 
-    def watched(scene: corpus.Scene) -> str:
-        text = combination(scene)
-        if corpus.is_held_out(text) == held_out:
-            seen.add(text)
-        return text
+    def recorded(draw: Callable[..., corpus.Scene]) -> Callable[..., corpus.Scene]:
+        def recording(*arguments: object) -> corpus.Scene:
+            scene = draw(*arguments)
+            used.add(corpus_books.combination(scene))
+            return scene
+
+        return recording
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_books, "combination", watched)
+        for name in ("draw_scene", "draw_letter_scene"):
+            patch.setattr(corpus_books, name, recorded(getattr(corpus_books, name)))
         take(300, held_out=held_out)
-    return seen
+    return used
 
 
 def test_splits_share_no_hero_place_and_object(monkeypatch: pytest.MonkeyPatch) -> None:
     training, held_out = (combinations_of(flag, monkeypatch) for flag in (False, True))
     assert len(training) > 500 and len(held_out) > 500
     assert training.isdisjoint(held_out)
+    assert all(map(corpus.is_held_out, held_out)) and not any(map(corpus.is_held_out, training))
+    assert all(any(name in text for name in corpus.NAMES) and text.count(" | ") == 2 for text in training)
+
+
+def test_the_split_of_a_scene_is_asked_for() -> None:
     rng, taken = random.Random(0), corpus_books.Taken()
     for flag in (True, False, True):
         scene = corpus_books.draw_scene(rng, taken, flag)
         assert corpus.is_held_out(corpus_books.combination(scene)) is flag
+        letter = corpus_books.draw_letter_scene(rng, taken, flag, "Anna", "Tom")
+        assert corpus.is_held_out(corpus_books.combination(letter)) is flag
+        assert letter.bound["name"] == "Anna"
 
 
 def test_letters_take_up_the_letter_before() -> None:
