@@ -193,7 +193,7 @@ def _adapter_case(out_features: int, in_features: int, rank: int, alpha: float) 
     return normal(out_features, in_features), a, b, normal(out_features, seed=3).abs() + 0.5, alpha
 
 
-@exercise("LoRA turns the rows, one number each sets their length, and alpha / sqrt(r) keeps large ranks alive")
+@exercise("LoRA turns the rows of a weight, and one number for each row sets its length")
 def check_dora_weight(function: Function | None) -> None:
     """Exercise 5.4: the weight of a DoRA layer with rsLoRA's scaling."""
     weight, a, b, _, alpha = _adapter_case(6, 4, 2, 3.0)
@@ -234,7 +234,7 @@ def _adapter_updates(x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, adapter: 
     return torch.stack(rows)  # (B, T, out)
 
 
-@exercise("requests of different customers share one batch, and a row without an adapter is the base model's")
+@exercise("requests of different customers share one batch, and a row without an adapter gets the base model's answer")
 def check_adapter_updates(function: Function | None) -> None:
     """Exercise 5.5: the updates of a batch in which every row has its own adapter."""
     adapters, rank, in_features, out_features = 3, 2, 6, 4
