@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
 
+import engine
 from conftest import ARCHITECTURES, CONTEXT, VOCABULARY, random_requests, reference, tiny_model
 from engine import Engine, EngineFull, Sampling
 from helpers import load_model, run_continuous
@@ -300,7 +303,12 @@ REFUSED = [
     ([VOCABULARY], {}, ValueError, f"token id {VOCABULARY} is outside .* 0 to {VOCABULARY - 1}"),
     ([-1], {}, ValueError, "token id -1 is outside"),
     ([1] * CONTEXT, {"max_tokens": 1}, ValueError, f"the model's context is {CONTEXT} tokens"),
-    ([1] * 60, {"max_tokens": 6}, ValueError, "60 prompt tokens and max_tokens=6 need 5 blocks of 16 .* has 4"),
+    (
+        [1] * 60,
+        {"max_tokens": 6},
+        ValueError,
+        "60 prompt tokens and max_tokens=6 need 5 blocks of 16 tokens; the cache has 4",
+    ),
     ([1], {"max_tokens": 0}, ValueError, "max_tokens is 0; it must be 1 or more"),
     ([1], {"max_tokens": -1}, ValueError, "max_tokens is -1"),
     ([1], {"max_tokens": 1.5}, TypeError, "max_tokens is 1.5; it must be an int"),
@@ -391,3 +399,19 @@ def test_what_the_caller_changes_afterwards_changes_nothing(gpt2, tokenizer):
     engine.add(prompt, Sampling(4, stop=stop))
     prompt.append(9), stop.append("")
     assert engine.run()[0].output_ids == served_alone(gpt2, [1, 2, 3], 4)
+
+
+# --- Small enough to be read -------------------------------------------------------------------------
+
+
+def test_the_engine_can_be_read_in_an_evening():
+    files = {path.name: path.read_text(encoding="utf-8") for path in Path(engine.__file__).parent.glob("*.py")}
+    lengths = {name: len(text.splitlines()) for name, text in files.items()}
+    assert sum(lengths.values()) <= 1100 and max(lengths.values()) <= 250, lengths
+    for text in files.values():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+                assert node.end_lineno - first.lineno + 1 <= 35, node.name
+            imported = [getattr(node, "module", None), *(alias.name for alias in getattr(node, "names", []))]
+            assert not {"threading", "asyncio", "concurrent", "multiprocessing"} & set(imported)

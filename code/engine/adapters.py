@@ -27,6 +27,7 @@ from .request import LARGEST, check_number
 from .scheduler import Work
 
 Pair = tuple[Tensor, Tensor]  # A (r, in) and B (out, r)
+Groups = list[tuple["Adapter", Tensor]]  # each adapter with its tokens among those of the step, (n,) int64
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 
 # What PEFT can do beyond plain LoRA. An adapter that uses it would compute something else here.
@@ -40,20 +41,11 @@ PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")  # other
 
 @dataclass(eq=False)
 class Adapter:
-    """One loading of an adapter.
-
-    Attributes:
-        name: what requests ask for.
-        identity: a number that no other loading has, were it of the same name: part of the keys of cached blocks.
-        weights: A and B of the layers it changes, the scaling in B.
-    """
+    """One loading of an adapter."""
 
     name: str
-    identity: int
-    weights: dict[nn.Module, Pair]
-
-
-Groups = list[tuple[Adapter, Tensor]]  # each adapter with its tokens among those of the step, (n,) int64
+    identity: int  # no other loading has it, were it of the same name: part of the keys of cached blocks
+    weights: dict[nn.Module, Pair]  # of the layers it changes, the scaling in B
 
 
 def grouped(work: Iterable[Work], device: torch.device) -> Groups:
@@ -79,26 +71,25 @@ def adapted(layer: nn.Module, x: Tensor, groups: Groups) -> Tensor:
 
 def read_adapter(source: str | Path | Mapping[str, Tensor], alpha: float | None) -> dict[str, Pair]:
     """A (r, in) and B (out, r), the scaling in B, of every layer by name; arguments and errors as `load_adapter`'s."""
-    root = 1.0
     if isinstance(source, Mapping):
         check_number("alpha", 1 if alpha is None else alpha, 0, LARGEST, kind=float)
-        pairs = _pairs(source, (".lora_a", ".lora_b"))
+        pairs, root = _pairs(source, (".lora_a", ".lora_b")), 1.0
     else:
         if alpha is not None:
             raise ValueError(f"alpha is {alpha}, but {source} is a folder, whose {CONFIG} says it")
         config, state = _peft_config(Path(source)), _peft_weights(Path(source))
         pairs = _pairs({name.removeprefix(PREFIX): state[name] for name in state}, (".lora_A.weight", ".lora_B.weight"))
         alpha, root = config["lora_alpha"], 0.5 if config.get("use_rslora") else 1.0
-    return {name: (a, b if alpha is None else b * (alpha / max(1, len(a)) ** root)) for name, (a, b) in pairs.items()}
+    return {
+        name: (a, b if alpha is None else b.double() * (alpha / max(1, len(a)) ** root))
+        for name, (a, b) in pairs.items()
+    }
 
 
-def fitted(
-    pairs: Mapping[str, Pair], layers: Mapping[str, nn.Module], like: Mapping[str, Any]
-) -> dict[nn.Module, Pair]:
+def fitted(pairs: dict[str, Pair], layers: dict[str, nn.Module], like: dict[str, Any]) -> dict[nn.Module, Pair]:
     """Copies of the weights, dtype and device as in `like`, by the layers of the model that they belong to.
 
-    Raises:
-        ValueError: the adapter is of another model, or holds NaN or infinity.
+    Raises ValueError if the adapter is of another model, or holds NaN or infinity.
     """
     for name, (a, b) in pairs.items():
         if name not in layers:
@@ -123,9 +114,9 @@ def _pairs(state: Mapping[str, Tensor], ends: tuple[str, str]) -> dict[str, Pair
     """A and B of every layer, if there is nothing else beside."""
     names = sorted({key.removesuffix(end) for key in state for end in ends if key.endswith(end)})
     expected = {name + end for name in names for end in ends}
-    if not names or expected != state.keys():
+    if not names or expected != state.keys() or any(weight.ndim != 2 for weight in state.values()):
         given = f"missing {sorted(expected - state.keys())}, not understood {sorted(state.keys() - expected)}"
-        raise ValueError(f"an adapter holds {' and '.join(ends)} for every layer it changes, and nothing else; {given}")
+        raise ValueError(f"an adapter is two matrices for every layer it changes, {' and '.join(ends)}, only; {given}")
     return {name: (state[name + ends[0]], state[name + ends[1]]) for name in names}
 
 

@@ -31,11 +31,9 @@ class GPT2:
         config, self.base = model.config, model.transformer
         self.layers, self.norm, self.head = list(self.base.h), self.base.ln_f, model.lm_head
         self.kv_heads, self.head_size = config.n_head, config.n_embd // config.n_head
-        scale = self.head_size**-0.5 if config.scale_attn_weights else 1.0
-        by_layer = config.scale_attn_by_inverse_layer_idx
+        scale, by_layer = self.head_size**-0.5, config.scale_attn_by_inverse_layer_idx
+        scale = scale if config.scale_attn_weights else 1.0
         self.scales = [scale / (index + 1 if by_layer else 1) for index in range(config.n_layer)]
-        if config.add_cross_attention:
-            raise ValueError("this GPT-2 has cross attention; the engine serves decoder-only models")
 
     def embed(self, flat: Flat) -> Tensor:
         return self.base.wte(flat.ids) + self.base.wpe(flat.positions)
@@ -95,11 +93,10 @@ def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return x * cosine + torch.cat([-second, first], dim=-1) * sine
 
 
-Architecture = GPT2 | Llama
 KNOWN = {GPT2LMHeadModel: GPT2, LlamaForCausalLM: Llama, Qwen2ForCausalLM: Llama, Qwen3ForCausalLM: Llama}
 
 
-def architecture_of(model: PreTrainedModel) -> Architecture:
+def architecture_of(model: PreTrainedModel) -> GPT2 | Llama:
     """The forward that fits the model. Raises ValueError if there is none."""
     if type(model) not in KNOWN:
         raise ValueError(

@@ -18,13 +18,11 @@ from hashlib import sha256
 from itertools import takewhile
 
 
-def first_parent(adapter: int) -> bytes:
-    """What stands in for the parent's key at a first block: the identity of a loaded adapter, 0 for the model alone."""
-    return sha256(array("q", [adapter]).tobytes()).digest()
-
-
 def block_key(parent: bytes, tokens: Sequence[int]) -> bytes:
-    """The key of a full block: equal exactly when these tokens and all that stand before them are equal."""
+    """The key of a full block, 32 bytes: equal exactly when these tokens and all that stand before them are equal.
+
+    The first block's parent is the identity of the loaded adapter, 0 for none: keys and values depend on it, too.
+    """
     return sha256(parent + array("q", tokens).tobytes()).digest()
 
 

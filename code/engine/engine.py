@@ -44,13 +44,7 @@ class Engine:
         max_rows: at most so many requests run at a time, and at most `max_waiting` wait.
         step_tokens: at most so many tokens are read per step: `max_rows` or more.
         cache_tokens: so many tokens have room in the KV cache, in blocks of `block_tokens`.
-
-    Attributes:
-        requests: those that wait or run, by number.
-        clock: what the time stamps in the requests are read from, in seconds.
-
-    Raises:
-        ValueError, TypeError: the model is of another architecture; a number is out of range, or not an int.
+    Raises ValueError or TypeError: the model is of another architecture; a number is out of range, or not an int.
     """
 
     def __init__(
@@ -73,9 +67,9 @@ class Engine:
         self.paged = PagedModel(model, blocks.count, block_tokens)
         self.scheduler = Scheduler(blocks, max_rows, step_tokens)
         self.eos = eos_token_ids(model)
-        self.requests: dict[int, Request] = {}
+        self.requests: dict[int, Request] = {}  # those that wait or run, by number
         self.adapters: dict[str, Adapter] = {}
-        self.clock = measure.perf_counter
+        self.clock = measure.perf_counter  # what the time stamps in the requests are read from, in seconds
         self._added = self._loaded = 0
         self._cancelled: list[Event] = []
 
@@ -86,14 +80,11 @@ class Engine:
             source: a folder that PEFT has saved (safetensors only), or the state that `utils.lora_state_dict` returns.
             alpha: the strength of such a state, which does not hold it; `None` is the rank. Folders say it.
 
-        Raises:
-            ValueError, TypeError: the name is taken, or none; files are missing, damaged, pickled, not plain LoRA; the
-                adapter is of another model. Nothing is changed then.
+        Raises ValueError: the name is taken, or none; files are missing, damaged, pickled, not plain LoRA; the adapter
+        is of another model. Nothing is changed then.
         """
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"the adapter's name is {name!r}; it must be a text that is not empty")
-        if name in self.adapters:
-            raise ValueError(f"an adapter {name!r} is loaded; unload it before another takes its name")
+        if not isinstance(name, str) or not name or name in self.adapters:
+            raise ValueError(f"the name is {name!r}; it must be a text and none of the loaded: {sorted(self.adapters)}")
         weights = fitted(read_adapter(source, alpha), adaptable_layers(self.model), self.paged.like)
         self._loaded += 1
         self.adapters[name] = Adapter(name, self._loaded, weights)
@@ -109,10 +100,8 @@ class Engine:
     def add(self, prompt: str | Sequence[int], sampling: Sampling | None = None, adapter: str | None = None) -> int:
         """Take a request; its number. It runs as soon as those before it leave it a row and blocks.
 
-        Raises:
-            TypeError, ValueError: the prompt, what is wanted of the answer, or the adapter is none that can be had, or
-                the request can never fit. The message says what was given and what is allowed; nothing is changed.
-            EngineFull: too many wait already.
+        Raises TypeError or ValueError: the prompt, what is wanted of the answer, or the adapter is none that can be
+        had; the request can never fit. EngineFull: too many wait already. Nothing is changed then.
         """
         known = None if adapter is None else self._adapter(adapter)
         sampling = Sampling() if sampling is None else sampling
@@ -122,7 +111,7 @@ class Engine:
         if sampling.stop and self.tokenizer is None:
             raise ValueError(f"stop is {sampling.stop!r}, but the engine has no tokenizer and makes no text")
         ids = self._prompt_ids(prompt)
-        stream = TextStream(self.tokenizer, sampling.stop, sampling.min_tokens) if self.tokenizer else None
+        stream = TextStream(self.tokenizer, sampling.stop, sampling.min_tokens) if self.tokenizer is not None else None
         request = Request(self._added, ids, len(ids), sampling, known, stream, self.clock())
         self._check_room(request)
         self.requests[request.number] = request
@@ -131,11 +120,8 @@ class Engine:
         return request.number
 
     def step(self) -> list[Event]:
-        """One forward; an event for each request that got a token, and for each that was cancelled before.
-
-        A prompt that is still being read gets none. If the forward fails, the next step does it again.
-        """
-        work = self.scheduler.schedule()
+        """One forward; an event for each request that got a token, and for each that was cancelled before."""
+        work = self.scheduler.schedule()  # if the forward fails, the next step does it again
         requests, tokens = [], []
         if work:
             requests, logits = self.paged.forward(work)

@@ -27,56 +27,50 @@ from .request import Request
 from .scheduler import Work
 
 
-class Chunk(NamedTuple):
-    """A row with T > 1 new tokens: where they are, the row's blocks (pages,), and where each may look (T, places)."""
+class Part(NamedTuple):
+    """R rows with T new tokens each: where they are among all, the rows' blocks, short rows filled up with block 0, and
+    where each token may look: at its own row up to itself."""
 
     tokens: slice
-    table: Tensor
-    mask: Tensor
+    table: Tensor  # (R, pages) int64
+    mask: Tensor  # (R, T, S)
 
 
 class Flat:
-    """What a forward reads of its rows: those with one new token first, `singles` of them, then the chunks.
+    """What a forward reads of its rows: those with one new token first, as one part; each chunk is a part of its own.
 
-    Attributes:
-        ids, positions, places: (N,) int64: each token, its place in its row, and its place in the whole cache.
-        last: (rows,) int64, the last token of each request in `up_to_date`, which has no token left to be read.
-        table: (singles, pages) int64, the blocks of the singles, short rows filled up with block 0.
-        mask: (singles, S), true where a row may look.
-        adapters: the tokens of each adapter.
-        rotation: what rotary embeddings make of the positions; set by the architecture that has them.
+    `ids`, `positions` and `places` (N,) int64 are each token, its place in its row, and its place in the whole cache;
+    `last` (rows,) is the last token of each request in `up_to_date`, of which no token is left to be read.
     """
 
-    rotation: Sequence[Tensor] = ()
+    rotation: Sequence[Tensor] = ()  # what rotary embeddings make of the positions, set by the architecture
 
     def __init__(self, work: Sequence[Work], block_tokens: int, device: torch.device) -> None:
         def numbers(values: Iterable[Any]) -> Tensor:
             return torch.tensor(list(values), dtype=torch.long, device=device)
 
-        work = sorted(work, key=lambda row: row.tokens > 1)  # keeps the order among equals
+        def part(rows: list[Work], start: int) -> Part:
+            pages = [row.request.blocks[: -(-row.end // block_tokens)] for row in rows]
+            width = max(map(len, pages))
+            table = numbers(blocks + [0] * (width - len(blocks)) for blocks in pages)
+            tokens = slice(start, start + len(rows) * rows[0].tokens)
+            own = self.positions[tokens].view(len(rows), -1, 1)  # (R, T, 1)
+            return Part(tokens, table, torch.arange(width * block_tokens, device=device) <= own)
+
+        singles, chunks = [row for row in work if row.tokens == 1], [[row] for row in work if row.tokens > 1]
+        groups = ([singles] if singles else []) + chunks
+        work = [row for rows in groups for row in rows]
         tokens = [(row.request, i) for row in work for i in range(row.request.computed, row.end)]
         self.ids, self.positions = numbers(r.ids[i] for r, i in tokens), numbers(i for _, i in tokens)
         self.places = numbers(r.blocks[i // block_tokens] * block_tokens + i % block_tokens for r, i in tokens)
         ends = list(accumulate(row.tokens for row in work))
-        self.last = numbers(end - 1 for row, end in zip(work, ends, strict=True) if row.is_up_to_date)
-        self.up_to_date = [row.request for row in work if row.is_up_to_date]
-        self.adapters = grouped(work, device)
-
-        pages = [row.request.blocks[: -(-row.end // block_tokens)] for row in work]
-        self.singles = sum(row.tokens == 1 for row in work)
-        width = max(map(len, pages[: self.singles]), default=0)
-        filled = (blocks + [0] * (width - len(blocks)) for blocks in pages[: self.singles])
-        self.table = numbers(filled).view(self.singles, width)
-        order = torch.arange(max(width * block_tokens, *(row.end for row in work)), device=device)
-        self.mask = order[: width * block_tokens] <= self.positions[: self.singles, None]
-        self.chunks = [
-            Chunk(
-                slice(end - row.tokens, end),
-                numbers(blocks),
-                order[: row.end] <= order[row.request.computed : row.end, None],
-            )
-            for row, end, blocks in list(zip(work, ends, pages, strict=True))[self.singles :]
+        up_to_date = [
+            (row.request, end - 1) for row, end in zip(work, ends, strict=True) if row.end == len(row.request.ids)
         ]
+        self.up_to_date, self.last = [request for request, _ in up_to_date], numbers(last for _, last in up_to_date)
+        starts = accumulate((sum(row.tokens for row in rows) for rows in groups[:-1]), initial=0)
+        self.parts = [part(rows, start) for rows, start in zip(groups, starts, strict=True)]
+        self.adapters = grouped(work, device)
 
     def linear(self, layer: nn.Module, x: Tensor) -> Tensor:
         """x (N, in) -> (N, out), with every token's own adapter."""
@@ -86,8 +80,7 @@ class Flat:
 class PagedModel:
     """A transformers model with a KV cache of so many blocks of `block_tokens` tokens. The model is used, not copied.
 
-    Raises:
-        ValueError: the model is of another architecture than GPT-2, Llama, Qwen2 or Qwen3.
+    Raises ValueError if it is of another architecture than GPT-2, Llama, Qwen2 and Qwen3.
     """
 
     def __init__(self, model: PreTrainedModel, blocks: int, block_tokens: int) -> None:
@@ -118,39 +111,25 @@ class PagedModel:
         keys, values = self.pages[index]
         keys.flatten(0, 1)[flat.places] = k  # (blocks * block_tokens, G, D)
         values.flatten(0, 1)[flat.places] = v
-        scale, parts = self.architecture.scales[index], []
-        if flat.singles:
-            parts.append(attend_singles(q[: flat.singles], keys[flat.table], values[flat.table], flat.mask, scale))
-        for chunk in flat.chunks:
-            parts.append(attend_chunk(q[chunk.tokens], keys[chunk.table], values[chunk.table], chunk.mask, scale))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        scale = self.architecture.scales[index]
+        return torch.cat(
+            [attend(q[tokens], keys[table], values[table], mask, scale) for tokens, table, mask in flat.parts]
+        )
 
 
-def attend_singles(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Attention of the rows that have one new token each, all at once; (R, H * D).
+def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attention of R rows with T new tokens each: (R * T, H * D).
 
     The pages of all rows are gathered into one rectangle, as wide as the longest row. (Rows in slots of their own,
     contiguous, would need no gathering but could share no prefix; that alternative would go here.)
 
     Args:
-        q: (R, H, D). keys, values: (R, pages, block_tokens, G, D). mask: (R, S), true where a row may look.
+        q: (R * T, H, D). keys, values: (R, pages, block_tokens, G, D). mask: (R, T, S), true where a token may look.
     """
-    rows, heads, size = q.shape
+    (rows, tokens, _), (_, heads, size) = mask.shape, q.shape
     keys, values = (pages.flatten(1, 2).transpose(1, 2) for pages in (keys, values))  # (R, G, S, D)
-    # The heads that share a key head become several queries of that one head.
-    q = q.reshape(rows, keys.shape[1], -1, size)  # (R, G, H / G, D)
-    y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask[:, None, None], scale=scale)
-    return y.reshape(rows, heads * size)
-
-
-def attend_chunk(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Attention of one row that has T new tokens; (T, H * D).
-
-    Args:
-        q: (T, H, D). keys, values: (pages, block_tokens, G, D). mask: (T, places), true where a token may look.
-    """
-    tokens, heads, size = q.shape
-    keys, values = (pages.flatten(0, 1)[: mask.shape[1]].transpose(0, 1) for pages in (keys, values))  # (G, S, D)
-    q = q.transpose(0, 1).reshape(keys.shape[0], -1, tokens, size)  # (G, H / G, T, D)
-    y = F.scaled_dot_product_attention(q, keys[:, None], values[:, None], attn_mask=mask, scale=scale)
-    return y.flatten(0, 1).transpose(0, 1).reshape(tokens, heads * size)
+    shared = heads // keys.shape[1]  # H / G query heads look at the same key head: further rows of one query matrix
+    q = q.view(rows, tokens, -1, shared, size).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (R, G, H / G * T, D)
+    mask = mask[:, None].repeat(1, 1, shared, 1)  # (R, 1, H / G * T, S)
+    y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale)
+    return y.unflatten(2, (shared, tokens)).permute(0, 3, 1, 2, 4).reshape(rows * tokens, heads * size)

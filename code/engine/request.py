@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .blocks import block_key, first_parent
+from .blocks import block_key
 
 if TYPE_CHECKING:
     from .adapters import Adapter
@@ -21,29 +21,17 @@ LARGEST = 1e308  # a number above it would be infinite as a float
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is chosen, and when it ends. `check` says what is allowed.
+    """How an answer is chosen, and when it ends. `check` says what is allowed."""
 
-    Attributes:
-        max_tokens: the budget: at most so many tokens are generated.
-        temperature: 0 takes the likeliest token (greedy); logits are divided by anything above.
-        top_k: only so many of the likeliest tokens can be chosen; 0 is all of them.
-        top_p: only the likeliest tokens that together reach this probability can be chosen (Holtzman et al. 2020).
-        seed: with the same seed the same request gets the same answer, whatever else is served. `None`: any.
-        stop: strings before which the text ends. The tokens that spell the string stay in the request's ids.
-        min_tokens: neither an end-of-sequence token nor a stop string ends the answer with the first so many tokens.
-        ignore_eos: go on to the budget even when the model says it is done (for benchmarks).
-        logprobs: record each token's log probability, and those of so many of the likeliest; `None`: none.
-    """
-
-    max_tokens: int = 16
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: Sequence[str] = ()
-    min_tokens: int = 0
-    ignore_eos: bool = False
-    logprobs: int | None = None
+    max_tokens: int = 16  # the budget: at most so many tokens are generated
+    temperature: float = 0.0  # 0 takes the likeliest token (greedy); logits are divided by anything above
+    top_k: int = 0  # only so many of the likeliest tokens can be chosen; 0 is all of them
+    top_p: float = 1.0  # only the likeliest that together reach this probability can (Holtzman et al. 2020)
+    seed: int | None = None  # the same seed gives the same answer, whatever else is served; None: any answer
+    stop: Sequence[str] = ()  # the text ends before the first of these; the tokens that spell it stay in the ids
+    min_tokens: int = 0  # neither an end-of-sequence token nor a stop string ends the answer with so many tokens
+    ignore_eos: bool = False  # go on to the budget even when the model says it is done (for benchmarks)
+    logprobs: int | None = None  # record each token's log probability, and those of so many of the likeliest
 
     def check(self) -> None:
         """Raises TypeError or ValueError unless every wish is one that can be met."""
@@ -78,8 +66,7 @@ class TokenLogprob(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What a step did for a request: `ids` are its new tokens, `text` what can be shown now, which is often earlier
-    tokens' text, since half characters and half stop strings wait. `finish_reason` is as in `request`."""
+    """What a step did for a request: its new tokens, the text that can be shown now, and whether it has ended."""
 
     number: int
     text: str
@@ -90,35 +77,23 @@ class Event(NamedTuple):
 
 @dataclass(eq=False)
 class Request:
-    """A prompt, what is wanted of the answer, the answer so far, and where its keys and values are.
+    """A prompt, what is wanted of the answer, the answer so far, and where its keys and values are."""
 
-    Attributes:
-        number: what the engine calls it; later requests have higher numbers.
-        ids: the prompt's token ids, `prompt_tokens` of them, then the answer's, an end-of-sequence token included.
-        adapter: the adapter it was given; `None` for the model alone.
-        stream: makes the answer's text; `None` where there is no tokenizer. text: what was shown of it so far.
-        logprobs: one entry per token of the answer, if they were wanted.
-        finish_reason: `None`, `"length"`, `"stop"` (end-of-sequence or stop string) or `"cancelled"`.
-        blocks: the block table. computed: how many tokens have their keys and values there.
-        cached_tokens: how many tokens of the prompt were found in the cache; `None` before it runs.
-        arrival_s, token_times_s, end_s: by the engine's clock: when it came, when each token was there, when it ended.
-    """
-
-    number: int
-    ids: list[int]
-    prompt_tokens: int
+    number: int  # what the engine calls it; later requests have higher numbers
+    ids: list[int]  # the prompt's token ids, then the answer's, an end-of-sequence token included
+    prompt_tokens: int  # how many of them are the prompt's
     sampling: Sampling
-    adapter: Adapter | None
-    stream: TextStream | None
-    arrival_s: float
-    text: str = ""
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: str | None = None
-    blocks: list[int] = field(default_factory=list)
-    computed: int = 0
-    cached_tokens: int | None = None
-    token_times_s: list[float] = field(default_factory=list)
+    adapter: Adapter | None  # None is the model alone
+    stream: TextStream | None  # makes the answer's text; None where there is no tokenizer
+    arrival_s: float  # these times are by the engine's clock, in seconds
+    token_times_s: list[float] = field(default_factory=list)  # when each token of the answer was there
     end_s: float | None = None
+    text: str = ""  # what was shown of the answer so far
+    logprobs: list[TokenLogprob] = field(default_factory=list)  # one per token of the answer, where they are wanted
+    finish_reason: str | None = None  # then "length", "stop" (end of sequence or stop string) or "cancelled"
+    blocks: list[int] = field(default_factory=list)  # the block table
+    computed: int = 0  # how many tokens have their keys and values there
+    cached_tokens: int | None = None  # how many tokens of the prompt were found in the cache; None before it runs
     _keys: list[bytes] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -148,7 +123,8 @@ class Request:
         """The keys of the first `count` blocks, all of them full."""
         while len(self._keys) < count:
             start = len(self._keys) * block_tokens
-            parent = self._keys[-1] if self._keys else first_parent(self.adapter.identity if self.adapter else 0)
+            identity = self.adapter.identity if self.adapter else 0
+            parent = self._keys[-1] if self._keys else identity.to_bytes(32)
             self._keys.append(block_key(parent, self.ids[start : start + block_tokens]))
         return self._keys[:count]
 

@@ -46,14 +46,11 @@ def drawn_token(logits: Tensor, sampling: Sampling, u: float) -> int:
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Of logits (V,) the probabilities (C,), float64 up to a factor, and ids (C,) of the tokens that can be chosen.
-
-    In the order of the vocabulary while all can be chosen, the likeliest first otherwise.
-    """
+    """Of logits (V,) the probabilities (C,), float64 up to a factor, and ids (C,) of the tokens that can be chosen."""
     logits = logits.double()
     probabilities = ((logits - logits.max()) / sampling.temperature).softmax(-1)  # (V,)
     if not sampling.top_k and sampling.top_p == 1:
-        return probabilities, torch.arange(len(logits), device=logits.device)
+        return probabilities, torch.arange(len(logits), device=logits.device)  # all, and no sorting
     probabilities, tokens = probabilities.sort(descending=True, stable=True)
     size = min(sampling.top_k or len(tokens), len(tokens))
     probabilities, tokens = probabilities[:size], tokens[:size]

@@ -28,17 +28,9 @@ class Work(NamedTuple):
         """How many tokens of the request will have been read afterwards."""
         return self.request.computed + self.tokens
 
-    @property
-    def is_up_to_date(self) -> bool:
-        """Whether all tokens will have been read, so that the next one can be chosen."""
-        return self.end == len(self.request.ids)
-
 
 class Scheduler:
-    """First come, first served: every running request came before every waiting one.
-
-    At most `max_rows` requests run, and a step reads at most `step_tokens` tokens, so many that each of them gets one.
-    """
+    """First come, first served: every running request came before every waiting one. Sizes are as for `Engine`."""
 
     def __init__(self, blocks: Blocks, max_rows: int, step_tokens: int) -> None:
         self.blocks, self.max_rows, self.step_tokens = blocks, max_rows, step_tokens
@@ -59,10 +51,9 @@ class Scheduler:
 
         Nothing counts as read before `done` is called: a forward that failed can be scheduled again.
         """
-        before = len(self.running)
         work = self._running_rows()
-        preempted = len(self.running) < before
-        return work if preempted else work + self._newcomers(self.step_tokens - sum(row.tokens for row in work))
+        # Nobody is admitted in a step that preempted: the preempted come next, and need more blocks than they gave up.
+        return work + self._newcomers(self.step_tokens - sum(row.tokens for row in work))
 
     def done(self, work: list[Work]) -> None:
         """The forward has run: its tokens are read, and the blocks that are full now can be shared."""
@@ -99,12 +90,9 @@ class Scheduler:
         return work
 
     def _find_place(self, request: Request) -> bool:
-        """Share the blocks that hold the request's first tokens already, if there is room for all its others.
-
-        At least one token is left to be read: the next token is chosen from what the model says after the last.
-        """
+        """Share the blocks that hold the request's first tokens already, if there is room for all its others."""
         size, known = self.blocks.block_tokens, len(request.ids)
-        found = self.blocks.find(request.block_keys((known - 1) // size, size))
+        found = self.blocks.find(request.block_keys((known - 1) // size, size))  # the last token has to be read
         revived = sum(not self.blocks.references[block] for block in found)  # available until they are shared
         if self.blocks.needed(known) - len(found) > self.blocks.available - revived:
             return False

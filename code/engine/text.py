@@ -12,8 +12,7 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer shows for bytes tha
 def first_stop(text: str, stops: Sequence[str], searched: int = 0) -> tuple[int, int] | None:
     """(end, start) of the stop string that is complete first, of two that end together the longer one.
 
-    Args:
-        searched: so many characters were searched before: what ends among them does not count.
+    So many characters as `searched` says were searched before: what ends among them does not count.
 
     >>> first_stop("to be or not", ["or not", "be o", "o"], searched=2)
     (7, 3)
@@ -25,15 +24,9 @@ def first_stop(text: str, stops: Sequence[str], searched: int = 0) -> tuple[int,
 class TextStream:
     """The text of one answer, handed out as its tokens come.
 
-        tokens   "Hi"  " th"  "<E2>"  "<82>"  "<AC>"  "."         stop string " the end"
-        shown    ""    ""     ""      ""      ""      ""  ...     the last 7 characters are held back
-
-    All that is shown, put together, is `tokenizer.decode(ids)` without special tokens, up to the stop string. The
-    prompt does not count: an answer that begins inside a character begins with the mark for an incomplete one.
-
-    Args:
-        stop: the text ends before the first of these strings that is complete.
-        min_tokens: a stop string does not count that is complete with the first so many tokens.
+    All that is shown, put together, is `tokenizer.decode(ids)` without special tokens, up to the first string of `stop`
+    that is complete; one that is complete with the first `min_tokens` tokens does not count. Nor does the prompt: an
+    answer that begins inside a character begins with the mark for an incomplete one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = (), min_tokens: int = 0) -> None:
