@@ -200,6 +200,12 @@ def test_the_last_comer_is_preempted_keeps_its_answer_and_comes_back_first():
     assert [request.output_tokens for request in (first, second, third)] == [12, 12, 12]
 
 
+def test_nobody_is_admitted_in_a_step_that_preempted():
+    """Not even the preempted, whom the blocks of a neighbour with the same prompt would let in at once."""
+    scheduler, _ = started([[1] * 12, [1] * 12], budget=9, blocks=7, size=4)
+    assert [reads(scheduler) for _ in range(3)] == [[(0, 12), (1, 12)], [(0, 1)], [(0, 1), (1, 1)]]
+
+
 def test_what_a_preempted_request_wrote_itself_is_no_hit():
     scheduler, (first, second) = started([[1] * 7, [2] * 7], budget=12, rows=2, blocks=5, size=4)
     while not second.output_tokens or second.computed:

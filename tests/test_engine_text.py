@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -125,12 +126,13 @@ def test_what_was_held_back_is_shown_at_the_end(tokenizer):
 
 
 def test_a_tokenizer_that_drops_the_first_space_loses_no_other():
-    words = {"▁to": 0, "▁be": 1, "▁or": 2, "not": 3}
+    words = {"▁to": 0, "▁be": 1, "not": 2, "<end>": 3}
     inner = Tokenizer(models.WordLevel(words, unk_token="▁to"))
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
-    pieces, _ = streamed(TextStream(tokenizer), [0, 1, 2, 3, 1])
-    assert "".join(pieces) == decoded(tokenizer, [0, 1, 2, 3, 1]) == "to be ornot be"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
+    for ids in product(range(4), repeat=4):  # the last one is no text, and may stand anywhere
+        pieces, _ = streamed(TextStream(tokenizer), list(ids))
+        assert "".join(pieces) == decoded(tokenizer, list(ids)), ids
 
 
 # --- In the engine -----------------------------------------------------------------------------------

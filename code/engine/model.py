@@ -28,12 +28,11 @@ from .scheduler import Work
 
 
 class Part(NamedTuple):
-    """R rows with T new tokens each: where they are among all, the rows' blocks, short rows filled up with block 0, and
-    where each token may look: at its own row up to itself."""
+    """R rows with T new tokens each."""
 
-    tokens: slice
-    table: Tensor  # (R, pages) int64
-    mask: Tensor  # (R, T, S)
+    tokens: slice  # where they are among all
+    table: Tensor  # (R, pages) int64, the rows' blocks, short rows filled up with block 0
+    mask: Tensor  # (R, T, S), true where a token may look: at its own row up to itself
 
 
 class Flat:

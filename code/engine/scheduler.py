@@ -51,8 +51,9 @@ class Scheduler:
 
         Nothing counts as read before `done` is called: a forward that failed can be scheduled again.
         """
-        work = self._running_rows()
-        # Nobody is admitted in a step that preempted: the preempted come next, and need more blocks than they gave up.
+        before, work = len(self.running), self._running_rows()
+        if len(self.running) < before:
+            return work  # nobody is admitted in a step that preempted
         return work + self._newcomers(self.step_tokens - sum(row.tokens for row in work))
 
     def done(self, work: list[Work]) -> None:

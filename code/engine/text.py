@@ -42,7 +42,7 @@ class TextStream:
         """Take the next token; the text that can be shown now, often none."""
         self._ids.append(token)
         new = self._new_text()
-        if new.endswith(INCOMPLETE):
+        if not new or new.endswith(INCOMPLETE):
             return ""
         self._context, self._decoded = self._decoded, len(self._ids)
         return self._show(new, self._held_back)
