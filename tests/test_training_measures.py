@@ -201,3 +201,28 @@ def test_a_placeholder_without_a_number_is_an_error() -> None:
     with pytest.raises(KeyError):
         Template("$nothing_like_it").substitute(cards.flatten({"stories": {"ended": 9}}))
     assert cards.flatten({"stories": {"ended": 9}}) == {"stories_ended": "9"}
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_the_whole_evaluation_runs_on_either_architecture(
+    architecture: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    random_model(architecture).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    settings = evaluate.Settings(
+        held_out_documents=8,
+        trigram_tokens=3000,
+        trigram_tuning_documents=4,
+        stories=2,
+        story_tokens=8,
+        batch=2,
+        continuation_tokens=4,
+        corpus_documents=30,
+    )
+    evaluation = evaluate.evaluate(tmp_path, fake_log(plans.PLANS[architecture]), settings, LITTLE)
+    assert ("memory" in evaluation) == (architecture == "llama")
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    evaluate.write_card(tmp_path)
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    assert card.lstrip().startswith({"gpt2": "# storyteller\n", "llama": "# storyteller-llama\n"}[architecture])
+    assert ("The two were measured on different documents" in card) == (architecture == "llama")

@@ -17,7 +17,7 @@ bfloat16) that do nothing else meanwhile; the first is arithmetic on measured sp
     python models/training/train.py --architecture llama --resume        # 2 hours for 30 million tokens
     python models/training/evaluate.py --model models/storyteller-llama \\
         --log models/training/training_log_llama.json                    # about 6 minutes
-    python models/training/train_adapters.py                             # about 25 minutes, 6 for each voice
+    python models/training/train_adapters.py                             # about 12 minutes, 3 for each voice
 
 The resumed run takes its plan from the checkpoint. To change the budget, give `--tokens` with the first of the two
 runs: windows grow, and the learning rate falls, at shares of it. Do not give `--minutes`: it would end the run before
