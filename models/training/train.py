@@ -10,7 +10,7 @@ Ctrl-C (or SIGTERM) saves a checkpoint and exits; a killed run loses at most the
 log is written with every checkpoint, and the weights with the lowest held-out loss are kept and exported.
 
 A model of the second architecture, and four voices for it, from nothing. The times are for two CPU cores (AVX-512 with
-bfloat16) that do nothing else meanwhile; the first is arithmetic on measured speeds, the others are estimates:
+bfloat16) that do nothing else meanwhile; the 2 hours are arithmetic on measured speeds, the rest are estimates:
 
     python models/training/train.py --architecture llama --size          # at once: parameters and megabytes
     python models/training/train.py --architecture llama --stop-after 40 # 1 minute: prints this machine's tokens/s
