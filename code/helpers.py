@@ -243,8 +243,7 @@ def _padded(requests: list[Request], tokenizer: PreTrainedTokenizerBase | None) 
 def generate_next_token(batch: Batch, model: PreTrainedModel | None = None) -> Batch:
     """One forward for the whole batch: prefill when nothing is cached yet, decode afterwards.
 
-    Every unfinished request gets one token; a finished one that is still in the batch gets none. The batch that
-    was given cannot be used again.
+    Every unfinished request gets one token, and a finished one none. The batch given cannot be used again.
 
     Raises:
         ValueError: at prefill, a request that does not fit the model's context or vocabulary; a batch

@@ -25,14 +25,13 @@ from transformers.pytorch_utils import Conv1D
 import measure
 from exercises import Result
 from helpers import Request, fresh_copy, load_model, run_continuous
-from linear import weight_of
 
 from .lesson_1 import check_cache
 from .lesson_2 import check_batch_step
 from .lesson_3 import check_scheduler
 from .lesson_4 import check_quantized_linear
 from .lesson_5 import check_lora_layer
-from .parts import OwnEngine
+from .parts import OwnEngine, as_linear
 from .workload import course_requests
 
 SLOTS, ROOM = 8, 400  # rows at once, and tokens reserved at once
@@ -180,15 +179,6 @@ def block_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
         for name, module in model.named_modules()
         if isinstance(module, (nn.Linear, Conv1D)) and module is not head
     ]
-
-
-def as_linear(layer: nn.Module) -> nn.Linear:
-    """An `nn.Linear` with copies of the weight (out, in) and the bias of a layer of either kind."""
-    weight = weight_of(layer).detach()
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
-    state = {"weight": weight} if layer.bias is None else {"weight": weight, "bias": layer.bias.detach()}
-    linear.load_state_dict(state)
-    return linear
 
 
 def with_voice(

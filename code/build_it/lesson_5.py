@@ -13,6 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from exercises.checking import NotAttempted, Wrong, difference, exercise, normal, running, short
 from models import load_model
 
+from .parts import as_linear
+
 RANK, ALPHA, STEPS, LEARNING_RATE = 8, 32.0, 8, 5e-3  # of the training in the storyteller
 
 PIRATE_SENTENCES = (
@@ -249,7 +251,7 @@ def _check_in_the_storyteller(adapter_class: type) -> str:
     names = [name for name, _ in model.named_modules() if name.endswith(".attn.c_attn")]
     with running(adapter_class, "the storyteller's attention"):
         for name in names:
-            model.set_submodule(name, adapter_class(_as_linear(model.get_submodule(name)), RANK, ALPHA))
+            model.set_submodule(name, adapter_class(as_linear(model.get_submodule(name)), RANK, ALPHA))
         losses = _train(model, ids, mask)
     if not losses[-1] < 0.9 * losses[0]:
         raise Wrong(f"right for small layers, but in the storyteller {STEPS} steps of training do not lower the loss")
@@ -267,13 +269,6 @@ def _padded(tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
     """The sentences as ids and mask (N, S), padded on the right: nothing is generated here."""
     data = tokenizer(list(PIRATE_SENTENCES), return_tensors="pt", padding=True, padding_side="right")
     return data["input_ids"], data["attention_mask"]
-
-
-def _as_linear(layer: nn.Module) -> nn.Linear:
-    """GPT-2's Conv1D, whose weight is (in, out), as an nn.Linear."""
-    linear = nn.Linear(*layer.weight.shape)
-    linear.load_state_dict({"weight": layer.weight.T, "bias": layer.bias})
-    return linear
 
 
 def _train(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> list[float]:

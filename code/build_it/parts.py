@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -31,6 +31,7 @@ from helpers import (
     merge_batches,
     stack_rows,
 )
+from linear import weight_of
 
 # batch_step(model, new_tokens, attention_mask (B, S), cache) -> (next ids (B,), attention mask (B, S+T))
 BatchStep = Callable[[PreTrainedModel, list[list[int]], Tensor, Cache], tuple[Tensor, Tensor]]
@@ -209,3 +210,12 @@ class OwnEngine:
         for layer, (keys, values) in zip(cache.layers, layers, strict=False):
             layer.update(keys, values)
         return cache
+
+
+def as_linear(layer: nn.Module) -> nn.Linear:
+    """An `nn.Linear` with copies of the weight (out, in) and the bias of a layer of either kind."""
+    weight = weight_of(layer).detach()
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+    state = {"weight": weight} if layer.bias is None else {"weight": weight, "bias": layer.bias.detach()}
+    linear.load_state_dict(state)
+    return linear
