@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from .charts import per_step_curves
-from .style import BLUE, GREEN, GREY, LINE_STYLES, MARKERS, ORANGE, PALE, PALETTE, PURPLE
+from .style import BLUE, GREY, LINE_STYLES, MARKERS, ORANGE, PALE, PALETTE, PURPLE
 
+EMPTY = "#b9b9b9"  # of the hatch where nothing was computed
 NOTHING, AGAIN, FIRST_TIME = 0, 1, 2  # what a forward does with a position
 
 
@@ -67,9 +68,9 @@ def attention_rows(words: Sequence[str], forwards: Sequence[np.ndarray]) -> Figu
     figure, axes = plt.subplots(1, len(forwards), figsize=(11, 4.4), sharey=True)
     for number, (ax, weights) in enumerate(zip(axes, forwards, strict=True), 1):
         rows, columns = weights.shape
-        cells = np.full((size, size), np.nan)  # what was not computed stays empty
+        cells = np.full((size, size), np.nan)  # rows that were not computed, and later tokens, stay empty
         cells[columns - rows : columns, :columns] = np.where(weights > 0, weights, np.nan)
-        ax.set_facecolor(PALE)
+        ax.patch.set(facecolor=PALE, edgecolor=EMPTY, hatch="////")  # to be told from a small weight in print
         mesh = ax.pcolormesh(cells, cmap="Blues", vmin=0, vmax=1, edgecolors="white", lw=0.5)
         noun = "token" if rows == 1 else "tokens"
         ax.set(title=f"Forward {number}: {rows} {noun} in", xlabel="token that is looked at", aspect="equal")
@@ -88,12 +89,12 @@ def attention_rows(words: Sequence[str], forwards: Sequence[np.ndarray]) -> Figu
 def time_of_every_token(
     measured: Mapping[str, Sequence[float]], expected: Mapping[str, Sequence[float]], title: str
 ) -> Axes:
-    """Curves of the time that every token took, and dotted lines for what was expected of each; all in seconds."""
+    """Curves of the time that every token took, and thin lines for what was expected of each; all in seconds."""
     ax = plt.subplots(figsize=(8, 4.2))[1]
     per_step_curves(measured, ax)
-    for (label, seconds), color in zip(expected.items(), (GREY, PURPLE, GREEN), strict=False):
+    for (label, seconds), color, style in zip(expected.items(), (GREY, PURPLE), (":", "-."), strict=False):
         steps = np.arange(1, len(seconds) + 1)
-        ax.plot(steps, np.asarray(seconds) * 1e3, color=color, ls=":", lw=2.5, label=label)
+        ax.plot(steps, np.asarray(seconds) * 1e3, color=color, ls=style, lw=1.8, label=label)
     highest = max(max(seconds) for seconds in expected.values()) * 1e3
     ax.set_ylim(top=1.35 * max(ax.get_ylim()[1], highest))
     ax.set_title(title)
@@ -124,7 +125,7 @@ def next_token_chances(
         ax.bar(places, temperatures[1.0], width=0.4, color=ORANGE, label="unchanged")
         ax.set_title(f"Top-{name} keeps {np.count_nonzero(chances)} of these {len(words)} tokens")
     rest = 1 - sum(temperatures[max(temperatures)])
-    axes[0].set_title(f"Temperature {max(temperatures)} gives {rest:.0%} to others")
+    axes[0].set_title(f"Temperature {max(temperatures):g} gives {rest:.0%} to the rest")
     for ax in axes:
         ax.set_xticks(places, words, rotation=60, ha="right")
         ax.set_xlabel(f"the {len(words)} likeliest next tokens")

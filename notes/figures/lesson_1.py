@@ -154,7 +154,7 @@ def kv_cache_block() -> Sheet:
 def decode_step() -> Sheet:
     """What one decode step computes in one attention head, with real attention weights."""
     words, weights = _attention_of_newest("Once upon a time there", layer=3, head=2)
-    sheet = Sheet(372, "A decode step asks with one query, and looks at the keys and values of all tokens")
+    sheet = Sheet(372, "A decode step needs one query, and the keys and values of all tokens")
     top, height, width, last = 92, 32, 84, len(words) - 1
     keys, shares, values = 344, 452, 560
     for left, name in ((keys, "keys"), (shares, "weights"), (values, "values")):
@@ -180,8 +180,8 @@ def decode_step() -> Sheet:
     sheet.arrow((values + width, middle), (698, middle))
     sheet.box(700, middle - 17, 80, 34, "output", SOLID_BLUE)
     sheet.note(740, middle - 38, "values, mixed\nby weight", ha="center")
-    used = [(PALE_GREY, "taken from the cache", 170), (PALE_BLUE, "appended: the new key", 180)]
-    sheet.key(150, 324, [*used, (PALE_GREEN, "and the new value", 150)])
+    used = [(PALE_GREY, "taken from the cache", 170), (PALE_BLUE, "new key, appended", 165)]
+    sheet.key(150, 324, [*used, (PALE_GREEN, "new value, appended", 165)])
     sheet.note(20, 352, "One head of the storyteller's fourth layer, with its real weights.")
     return sheet
 
@@ -236,7 +236,7 @@ def sampling() -> Sheet:
         (f"top-p, p = {p}", _softmax(logits[:nucleus]), nucleus),
     ]
     unchanged = chances.round(3)
-    sheet = Sheet(400, "“The fox …”: one set of logits, five ways to draw the next word")
+    sheet = Sheet(400, "Temperature 2 gives unlikely words most of the chance; top-k and top-p leave them out")
     for row, word in enumerate(words[:shown]):
         sheet.text(92, 97 + 20 * row, word, ha="right")
     for column, (name, exact_shares, kept) in enumerate(ways):
@@ -254,7 +254,9 @@ def sampling() -> Sheet:
         rest = 1 - exact_shares[:shown].sum()
         sheet.note(left, 340, f"all others: {rest:.0%}" if kept > shown else "all others: out")
     sheet.note(
-        20, 376, f"Real logits of the storyteller, all its {len(words):,} tokens. Jump and jumped are two tokens."
+        20,
+        376,
+        f"The storyteller's real logits after “The fox”, for {len(words):,} tokens. Jump and jumped are two tokens.",
     )
     return sheet
 
