@@ -12,7 +12,7 @@ N tokens in the step, R rows, H query heads, G key/value heads of size D, S plac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
     tokens: slice  # where they are among all
     table: Tensor  # (R, pages) int64, the rows' blocks, short rows filled up with block 0
-    mask: Tensor  # (R, T, S), true where a token may look: at its own row up to itself
+    mask: Tensor  # (R, T, S), 0 where a token may look, at its own row up to itself, and -infinity elsewhere
 
 
 class Flat:
@@ -44,9 +44,9 @@ class Flat:
 
     rotation: Sequence[Tensor] = ()  # what rotary embeddings make of the positions, set by the architecture
 
-    def __init__(self, work: Sequence[Work], block_tokens: int, device: torch.device) -> None:
+    def __init__(self, work: Sequence[Work], block_tokens: int, like: Mapping[str, Any]) -> None:
         def numbers(values: Iterable[Any]) -> Tensor:
-            return torch.tensor(list(values), dtype=torch.long, device=device)
+            return torch.tensor(list(values), dtype=torch.long, device=like["device"])
 
         def part(rows: list[Work], start: int) -> Part:
             pages = [row.request.blocks[: -(-row.end // block_tokens)] for row in rows]
@@ -54,7 +54,8 @@ class Flat:
             table = numbers(blocks + [0] * (width - len(blocks)) for blocks in pages)
             tokens = slice(start, start + len(rows) * rows[0].tokens)
             own = self.positions[tokens].view(len(rows), -1, 1)  # (R, T, 1)
-            return Part(tokens, table, torch.arange(width * block_tokens, device=device) <= own)
+            hidden = torch.arange(width * block_tokens, device=like["device"]) > own  # (R, T, S)
+            return Part(tokens, table, torch.zeros(hidden.shape, **like).masked_fill_(hidden, -torch.inf))
 
         singles, chunks = [row for row in work if row.tokens == 1], [[row] for row in work if row.tokens > 1]
         groups = ([singles] if singles else []) + chunks
@@ -69,7 +70,7 @@ class Flat:
         self.up_to_date, self.last = [request for request, _ in up_to_date], numbers(last for _, last in up_to_date)
         starts = accumulate((sum(row.tokens for row in rows) for rows in groups[:-1]), initial=0)
         self.parts = [part(rows, start) for rows, start in zip(groups, starts, strict=True)]
-        self.adapters = grouped(work, device)
+        self.adapters = grouped(work, like["device"])
 
     def linear(self, layer: nn.Module, x: Tensor) -> Tensor:
         """x (N, in) -> (N, out), with every token's own adapter."""
@@ -96,7 +97,7 @@ class PagedModel:
         Returns:
             The requests all of whose tokens are read now, and the logits (rows, V) of the token after each.
         """
-        flat, architecture = Flat(work, self.block_tokens, self.like["device"]), self.architecture
+        flat, architecture = Flat(work, self.block_tokens, self.like), self.architecture
         x = architecture.embed(flat)  # (N, width)
         for index, layer in enumerate(architecture.layers):
             q, k, v = architecture.queries_keys_values(layer, x, flat)  # (N, H, D), (N, G, D), (N, G, D)
@@ -107,28 +108,28 @@ class PagedModel:
 
     def _attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, flat: Flat) -> Tensor:
         """Write the new keys and values, then let every token look at its own row up to itself."""
-        keys, values = self.pages[index]
-        keys.flatten(0, 1)[flat.places] = k  # (blocks * block_tokens, G, D)
-        values.flatten(0, 1)[flat.places] = v
+        for pages, new in zip(self.pages[index], (k, v), strict=True):
+            pages.view(-1, new[0].numel()).index_copy_(0, flat.places, new.flatten(1))  # (blocks * block_tokens, G * D)
         scale = self.architecture.scales[index]
-        return torch.cat(
-            [attend(q[tokens], keys[table], values[table], mask, scale) for tokens, table, mask in flat.parts]
-        )
+        attended = [attend(q[part.tokens], *self.pages[index], part, scale) for part in flat.parts]
+        return torch.cat(attended) if len(attended) > 1 else attended[0]
 
 
-def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Attention of R rows with T new tokens each: (R * T, H * D).
+def attend(q: Tensor, keys: Tensor, values: Tensor, part: Part, scale: float) -> Tensor:
+    """Attention of a part's R rows with T new tokens each, q (R * T, H, D) -> (R * T, H * D).
 
-    The pages of all rows are gathered into one rectangle, as wide as the longest row. (Rows in slots of their own,
-    contiguous, would need no gathering but could share no prefix; that alternative would go here.)
-
-    Args:
-        q: (R * T, H, D). keys, values: (R, pages, block_tokens, G, D). mask: (R, T, S), true where a token may look.
+    The rows' pages are gathered from all, (blocks, block_tokens, G, D), into one rectangle, as wide as the longest row.
+    (Rows in slots of their own, contiguous, would need no gathering but could share no prefix; that alternative would
+    go here.)
     """
-    (rows, tokens, _), (_, heads, size) = mask.shape, q.shape
-    keys, values = (pages.flatten(1, 2).transpose(1, 2) for pages in (keys, values))  # (R, G, S, D)
-    shared = heads // keys.shape[1]  # H / G query heads look at the same key head: further rows of one query matrix
-    q = q.view(rows, tokens, -1, shared, size).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (R, G, H / G * T, D)
-    mask = mask[:, None].repeat(1, 1, shared, 1)  # (R, 1, H / G * T, S)
+    (rows, tokens, places), (_, heads, size) = part.mask.shape, q.shape
+    table, groups = part.table.flatten(), keys.shape[2]
+    gathered = (
+        pages.flatten(1).index_select(0, table) for pages in (keys, values)
+    )  # whole blocks, each copied at once
+    keys, values = (t.view(rows, places, groups, size).transpose(1, 2) for t in gathered)  # (R, G, S, D)
+    shared = heads // groups  # H / G query heads look at the same key head: further rows of one query matrix
+    q = q.view(rows, tokens, groups, shared, size).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (R, G, H / G * T, D)
+    mask = part.mask[:, None, None].expand(-1, -1, shared, -1, -1).flatten(2, 3)  # (R, 1, H / G * T, S)
     y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale)
     return y.unflatten(2, (shared, tokens)).permute(0, 3, 1, 2, 4).reshape(rows * tokens, heads * size)
