@@ -212,6 +212,23 @@ class GrowsBy64WhateverComes(OneCopyAtATime):
         return self.keys[:, :, :end], self.values[:, :, :end]
 
 
+class RoomFor64AtFirst(OneCopyAtATime):
+    """It begins with room for 64 tokens and adds 64 when they are full, which a long prompt does not fit into."""
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.keys is None:
+            rows, heads, _, depth = keys.shape
+            self.keys, self.values = keys.new_zeros(rows, heads, 64, depth), values.new_zeros(rows, heads, 64, depth)
+            self.size = 0
+        end = self.size + keys.shape[2]
+        if end > self.keys.shape[2]:
+            self.keys, self.values = F.pad(self.keys, (0, 0, 0, 64)), F.pad(self.values, (0, 0, 0, 64))
+        self.keys[:, :, self.size : end] = keys
+        self.values[:, :, self.size : end] = values
+        self.size = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
 class CopiesOfTheRoom(InPagesOf50):
     def append(self, keys: Tensor, values: Tensor) -> list[Tensor]:
         return [kind.clone() for kind in super().append(keys, values)]
@@ -251,6 +268,7 @@ WRONG: list[tuple[Any, str]] = [
     (RoomFor1000, "has room for 993 more"),
     (TwiceAsMuch, f"at most {SPARE_TOKENS} are allowed"),
     (GrowsBy64WhateverComes, "your class raised RuntimeError for a single token, then 100 at once, then 3, in line"),
+    (RoomFor64AtFirst, "your class raised RuntimeError for a prompt of 200 tokens and a single one, in line"),
     (KeysOnly, "append has to return two tensors"),
     (Misspelt, "(`return self.keyz, values`)"),
     (MixesUpManyHeads, "is not the one that it says without a cache"),

@@ -26,6 +26,7 @@ SMALL_CASES = {
     "a batch of 2, in chunks of 2 and 5 tokens": ([2, 5], (2, 3, 4), torch.float32),
     "a single token, then 100 at once, then 3": ([1, 100, 3], (2, 1, 2), torch.float32),
     "a prompt of 7 tokens, then 64, then a single one": ([7, 64, 1], (1, 2, 4), torch.float32),
+    "a prompt of 200 tokens and a single one": ([200, 1], (1, 2, 4), torch.float32),
     "keys and values in float16": ([4, 1], (1, 2, 4), torch.float16),
 }
 

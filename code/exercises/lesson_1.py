@@ -20,6 +20,7 @@ def check_kv_cache(llama_bytes_per_token: int | None, llama_users: int | None) -
             expected * query_heads // kv_heads
         ),
         "too small: both keys and values are kept": expected // 2,
+        "a bfloat16 number takes 2 bytes": 2 * expected,
         "that is the cache of one layer": expected // layers,
         "that is the cache of one head in every layer": expected // kv_heads,
     }
@@ -62,6 +63,9 @@ def check_positions_processed(function: Function | None) -> None:
         ),
         "with the cache kept, the last token of an answer still has to be read in the next turn": lambda turns, keep: (
             sum(user + answer - 1 for user, answer in turns) if keep else _positions(turns, False)
+        ),
+        "the last token of the conversation is only written down, even if the cache is kept": lambda turns, keep: (
+            sum(map(sum, turns)) if keep else _positions(turns, False)
         ),
         "with the cache kept, what was read once is not read again": lambda turns, keep: _positions(turns, False),
         "without the cache, every turn reads the whole conversation again": lambda turns, keep: _positions(turns, True),
@@ -155,12 +159,19 @@ def _keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     return kept
 
 
-def _without_crossing_token(logits: Tensor, top_p: float) -> Tensor:
-    kept = _keep_top_p(logits, top_p)
-    for row in kept:
-        if row.isfinite().sum() > 1:
-            row[row.nan_to_num(neginf=math.inf).argmin()] = -math.inf  # the least likely token of the nucleus
-    return kept
+def _without_crossing_token(logits: Tensor, top_p: float, fewest: int) -> Tensor:
+    """The mistake of keeping only the tokens that stay below top_p together, though at least so many of them."""
+    probabilities, columns = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+    kept = probabilities.cumsum(dim=-1) < top_p
+    kept[:, :fewest] = True
+    return logits.masked_fill(~kept.scatter(1, columns, kept), -math.inf)
+
+
+def _sorted_mask(logits: Tensor, top_p: float) -> Tensor:
+    """The mistake of applying the mask of the sorted tokens to the tokens in their own order."""
+    probabilities = logits.softmax(dim=-1).sort(dim=-1, descending=True).values
+    before = probabilities.cumsum(dim=-1) - probabilities  # what the likelier tokens add up to
+    return logits.masked_fill(before >= top_p, -math.inf)
 
 
 @exercise("top-p keeps few tokens where the model is sure and many where it is not, which no fixed top-k does")
@@ -174,7 +185,11 @@ def check_keep_top_p(function: Function | None) -> None:
         "a top_p of 1, which keeps every token": (torch.tensor([[30.0, 1.0, 0.0], [0.2, 0.1, 0.0]]), 1.0),
     }
     mistakes = {
-        "the token that reaches top_p is kept too": _without_crossing_token,
+        "the token that reaches top_p is kept too": lambda logits, p: _without_crossing_token(logits, p, 1),
+        "the token that reaches top_p is kept too, even if it is the first": lambda logits, p: _without_crossing_token(
+            logits, p, 0
+        ),
+        "sorting has changed the order; each token has to be kept or left out in its own column": _sorted_mask,
         "put each value back into its own column": lambda logits, p: (
             _keep_top_p(logits, p).sort(dim=-1, descending=True).values
         ),
