@@ -220,3 +220,17 @@ def test_an_error_is_found_with_its_line(tmp_path: Path) -> None:
     function = assembly.definitions_of(tmp_path / "Lesson_2-Text.ipynb", assembly.PARTS[1])["batch_step"]
     with pytest.raises(Wrong, match=r"in line 4 \(`return misspelt`\): name 'misspelt'"), running(function, "a try"):
         function()
+
+
+@pytest.mark.slow
+def test_the_solutions_are_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The five parts as the solutions build them, each tried by the check of its lesson."""
+    monkeypatch.setattr(assembly, "REPEATS", 1)
+    report = assembly.own_server(folder=lessons.NOTEBOOKS / "solutions")
+    assert report, report
+    assert all(": correct: " in line for line in repr(report).splitlines()[: len(assembly.PARTS)])
+
+
+def test_the_lessons_as_they_are_committed_are_all_blanks() -> None:
+    report = assembly.own_server(folder=lessons.NOTEBOOKS)
+    assert repr(report).count("not attempted yet") == len(assembly.PARTS)
