@@ -190,6 +190,16 @@ def test_log_probabilities_are_the_models_own(temperature):
         assert all(abs(one - two) < 1e-9 for (_, one), two in zip(entry.likeliest, values.tolist(), strict=True))
 
 
+def test_log_probabilities_are_of_what_the_model_said_before_the_end_was_forbidden():
+    request, logits = (
+        Request(0, [1], 1, Sampling(min_tokens=1, logprobs=1), None, None, 0.0),
+        torch.tensor([[0.0, 3, 1]]),
+    )
+    wanted = logits[0].double().log_softmax(-1)
+    assert next_tokens(logits, [request], {1}) == [2]
+    assert request.logprobs == [(2, pytest.approx(float(wanted[2])), [(1, pytest.approx(float(wanted[1])))])]
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("min_tokens", [0, 1, 5, 8])
 def test_no_answer_is_shorter_than_its_shortest(temperature, min_tokens):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import pytest
@@ -310,6 +310,21 @@ def test_a_step_takes_as_long_with_many_waiting_as_with_few():
         return time.perf_counter() - start
 
     assert min(seconds(20_000) for _ in range(3)) < 5 * min(seconds(10) for _ in range(3))
+
+
+def test_a_step_looks_at_nobody_in_the_queue_but_those_it_admits():
+    class Watched(OrderedDict):
+        looked_at = 0
+
+        def values(self):
+            for request in super().values():
+                self.looked_at += 1
+                yield request
+
+    scheduler, _ = started([[1] * 8] * 100, budget=1, rows=4, blocks=400)
+    scheduler.waiting = Watched(scheduler.waiting)
+    assert [len(reads(scheduler)) for _ in range(5)] == [4] * 5
+    assert scheduler.waiting.looked_at == 20
 
 
 def test_scheduler_and_blocks_need_no_torch():
