@@ -167,6 +167,7 @@ WRONG = [
     (changed("        return merged", "        return merged.weight"), "not an nn.Linear"),
     (changed(MERGED, MERGED.removesuffix(".T")), "raised RuntimeError for merging a layer of 6 to 4, in line 15"),
     (changed("        return merged", "        merged.bias = None\n        return merged"), "bias is missing"),
+    (changed("        return merged", "        merged.bias.data += 1\n        return merged"), "bias is not that of"),
     (changed("        return merged", "        self.lora_b.data.zero_()\n        return merged"), "the adapter itself"),
     # a layer that is right for the small cases, and learns nothing in the storyteller
     (changed("self.scaling * (x", "(x.shape[-1] < 99) * self.scaling * (x"), "do not lower the loss"),

@@ -223,6 +223,8 @@ def _check_merge(layer: nn.Module, base: nn.Linear, scaling: float, case: str) -
         }
         if base.bias is not None:
             mistakes["the base layer's bias is missing"] = before - bias
+            if merged.bias is not None and merged.bias.any():
+                mistakes["the bias is not that of the base layer"] = before - bias + merged.bias.detach()
         if base.in_features == base.out_features:
             mistakes["an nn.Linear keeps its weight as (out, in)"] = base(x) + scaling * (x @ product.T)
         reason = _only_hint(mistakes, y) or "the merged layer answers otherwise than the adapter"

@@ -35,6 +35,7 @@ def check_trainable_parameters(lora_parameters: int | None, lora_adam_bytes: int
         "Adam keeps two numbers for every trainable parameter": 4 * expected,
         "those are numbers; a float32 number takes 4 bytes": 2 * expected,
         "count what the optimizer keeps, not the parameters themselves": 12 * expected,
+        "count two numbers for each parameter, of 4 bytes each": 16 * expected,
     }
     compare_number("lora_adam_bytes", lora_adam_bytes, 8 * expected, mistakes)
 
@@ -216,8 +217,17 @@ def check_dora_weight(function: Function | None) -> None:
         "divide by the new norm, not by the old one": lambda weight, *given: _dora_weight(
             weight, *given, norm_of=lambda _: _row_norms(weight)
         ),
+        "the rank is the number of rows of a": lambda weight, a, b, magnitude, alpha: _dora_weight(
+            weight, a, b, magnitude, alpha * (len(a) / len(b)) ** 0.5
+        ),
+        "only the rank stands under the root, not alpha": lambda weight, a, b, magnitude, alpha: _dora_weight(
+            weight, a, b, magnitude, alpha**0.5
+        ),
         "take the norm of each row, that is of each output": lambda *given: _dora_weight(
             *given, norm_of=lambda turned: turned.norm(dim=0)
+        ),
+        "that divides by the norm of the whole matrix; each row has a norm of its own": lambda *given: _dora_weight(
+            *given, norm_of=lambda turned: turned.norm()
         ),
         "the rows have length 1; multiply by the magnitude": lambda weight, a, b, magnitude, alpha: _dora_weight(
             weight, a, b, torch.ones_like(magnitude), alpha

@@ -88,7 +88,7 @@ def training_memory() -> Sheet:
 
 def merge_and_swap() -> Sheet:
     """Three ways to serve one adapter."""
-    sheet = Sheet(366, "An adapter can stay beside its layer, be exchanged, or be folded in")
+    sheet = Sheet(366, "An adapter can stay beside its layer, be exchanged, or be merged into it")
     panels = [
         ("beside", "a little extra work,\nbase shared by all"),
         ("hot swap", "copy other A and B in;\nW is not touched"),
@@ -160,7 +160,7 @@ def adapters_in_a_batch() -> Sheet:
         382,
         "Punica gathers the thin multiplications in one kernel; S-LoRA pages adapters in from main memory.",
     )
-    sheet.note(20, 400, "This project's code has one adapter active at a time.")
+    sheet.note(20, 400, "Our notebook and our engine serve several adapters in a batch, too, without such a kernel.")
     return sheet
 
 
@@ -177,7 +177,7 @@ def qlora() -> Sheet:
     sheet.box(30, 110, 74, 156, "scales,\nquantized\nagain:\n0.127 bits\na weight", PALE_GREY, SMALL)
     sheet.box(380, 120, 150, 40, "B   bf16, trained", SOLID_BLUE)
     sheet.box(380, 196, 150, 40, "A   bf16, trained", SOLID_BLUE)
-    sheet.box(620, 130, 150, 96, "moments of Adam,\npaged when short", PALE_PURPLE)
+    sheet.box(620, 130, 150, 96, "moments of Adam,\nmoved out when\nmemory is short", PALE_PURPLE)
     sheet.arrow((455, 196), (455, 162))
     sheet.arrow((455, 300), (455, 238))
     sheet.line((165, 300), (455, 300))
