@@ -29,6 +29,12 @@ from tqdm.auto import tqdm
 from helpers import Batch, Request
 from scoreboard import MISS, Prediction, Scoreboard  # noqa: F401
 
+
+def now_s() -> float:
+    """The time in seconds by the clock of all measurements here; only differences of two such times mean anything."""
+    return perf_counter()
+
+
 # --- Timing a function -------------------------------------------------------------------------------
 
 
