@@ -86,11 +86,13 @@ def admitted(waiting, running, slots, room):
     count = 0
     while count < len(waiting) and len(running) + count < slots and needed(waiting[count]) <= room:
         room -= needed(waiting[count])
-        count += 1
+        count += ONE
     return count
 
 
-check_admitted_count(admitted)
+an_error_that_does_not_matter = missing
+ONE = 1
+result = check_admitted_count(admitted)
 """
 
 
@@ -121,7 +123,8 @@ def write_notebooks(folder: Path, sources: dict[str, str], suffix: str = "Text")
             f"from build_it import {part.check.__name__}\n\n{sources[part.name]}\n\n{part.check.__name__}({part.name})"
         )
         cells = [new_markdown_cell("# Lesson"), new_code_cell(IMPORTS), new_code_cell("model, cells = unknown()")]
-        cells += [new_code_cell("this is not Python"), new_code_cell(ADMITTED), new_code_cell(call)]
+        cells += [new_code_cell("this is not Python"), new_markdown_cell("## Exercises"), new_code_cell(ADMITTED)]
+        cells += [new_code_cell(call)]
         lessons.write_notebook(new_notebook(cells=cells), folder / f"Lesson_{part.lesson}-{suffix}.ipynb")
 
 
@@ -134,7 +137,7 @@ def test_five_right_parts_answer_as_run_continuous_does(parts: None, tmp_path: P
     assert report, report
     assert "32 requests, 680 tokens, every answer the same" in repr(report)
     assert repr(report).count("tokens/s") == 2
-    assert "it says: Once upon a time there was a" in repr(report)
+    assert "its first answer: Once upon a time there was a" in repr(report)
 
 
 def test_a_voice_is_merged_into_the_learners_model(parts: None, tmp_path: Path) -> None:
@@ -214,6 +217,33 @@ def test_parts_that_do_not_fit_together_are_told_apart(parts: None, tmp_path: Pa
     assert "32 of 32 answers differ" in repr(report)
 
 
+def test_an_error_while_serving_is_the_learners_with_its_line(parts: None, tmp_path: Path) -> None:
+    wrong = RIGHT | {"LoRALinear": RIGHT["LoRALinear"].replace("merged.bias.data", "merged.bias.dat.x")}
+    write_notebooks(tmp_path, wrong)
+    voice = lora_state_dict(add_lora(load_model()[0], r=2))
+    report = assembly.own_server(voice, alpha=2, folder=tmp_path)
+    assert not report
+    assert "your class raised AttributeError for the voice in transformer.h.0.attn.c_attn, in line" in repr(report)
+    wrong = RIGHT | {"serve": RIGHT["serve"].replace("engine.empty()", "engine.void()")}
+    write_notebooks(tmp_path, wrong)
+    assert "your function raised AttributeError for the course's requests" in repr(assembly.own_server(folder=tmp_path))
+
+
+def test_a_voice_needs_its_alpha(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pass the alpha that it was trained with"):
+        assembly.own_server({}, folder=tmp_path)
+
+
+def test_a_check_whose_result_is_kept_is_no_part(parts: None, tmp_path: Path) -> None:
+    write_notebooks(tmp_path, RIGHT)
+    path = tmp_path / "Lesson_3-Text.ipynb"
+    nb = lessons.read_notebook(path)
+    nb.cells[-1].source = nb.cells[-1].source.replace("check_scheduler(serve)", "result = check_scheduler(serve)")
+    assert "result = check_scheduler(serve)" in nb.cells[-1].source
+    lessons.write_notebook(nb, path)
+    assert "part 3, serve (Exercise 3.6): correct" in repr(assembly.own_server(folder=tmp_path))
+
+
 def test_an_error_is_found_with_its_line(tmp_path: Path) -> None:
     """The line numbers of a part are those of its cell, and the line itself can be shown."""
     write_notebooks(tmp_path, RIGHT | {"batch_step": "def batch_step(*_):\n    return misspelt"})
@@ -228,7 +258,7 @@ def test_the_solutions_are_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembly, "REPEATS", 1)
     report = assembly.own_server(folder=lessons.NOTEBOOKS / "solutions")
     assert report, report
-    assert all(": correct: " in line for line in repr(report).splitlines()[: len(assembly.PARTS)])
+    assert all(line.endswith(": correct") for line in repr(report).splitlines()[: len(assembly.PARTS)])
 
 
 def test_the_lessons_as_they_are_committed_are_all_blanks() -> None:

@@ -13,17 +13,19 @@ import json
 import linecache
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 import measure
 from exercises import Result
+from exercises.checking import NotAttempted, Wrong, running
 from helpers import Request, fresh_copy, load_model, run_continuous
 
 from .lesson_1 import check_cache
@@ -36,6 +38,7 @@ from .workload import course_requests
 
 SLOTS, ROOM = 8, 400  # rows at once, and tokens reserved at once
 REPEATS = 3
+IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 @dataclass(frozen=True)
@@ -81,61 +84,72 @@ def own_server(
 
     Args:
         voice: an adapter of the storyteller as `utils.lora_state_dict` gives it; `None` serves without one.
-        alpha: the strength that the adapter was trained with; `None` is its rank.
+        alpha: the strength that the adapter was trained with; a voice needs it.
         folder: where the notebooks lie.
+
+    Raises:
+        ValueError: a voice without its `alpha`.
     """
-    found = {}
-    lines = []
+    if voice is not None and alpha is None:
+        raise ValueError("a voice was given without alpha; pass the alpha that it was trained with, such as alpha=32")
+    found, lines = {}, []
     for part in tqdm(PARTS, desc="trying your parts", leave=False):
-        found[part.name], result = saved_part(part, Path(folder))
-        lines.append(f"part {part.lesson}, {part.name} (Exercise {part.lesson}.6): {result}")
-        if not result:
-            found.pop(part.name)
-    if len(found) < len(PARTS):
-        missing = len(PARTS) - len(found)
-        lines.append(
-            f"{missing} of {len(PARTS)} parts to go. Write them, save their notebooks, and run this cell again."
-        )
-        return ServerReport("\n".join(lines), right=False)
-    return _served(found, voice, alpha, lines)
+        value, result = saved_part(part, Path(folder))
+        lines.append(f"part {part.lesson}, {part.name} (Exercise {part.lesson}.6): {'correct' if result else result}")
+        if result:
+            found[part.name] = value
+    missing = len(PARTS) - len(found)
+    if missing:
+        end = "Write or mend them, save their notebooks, and run this cell again."
+        return ServerReport("\n".join([*lines, f"{missing} of {len(PARTS)} parts to go. {end}"]), right=False)
+    try:
+        model, tokenizer = load_model()
+        model = converted(model, found["LoRALinear"], found["QuantizedLinear8"], voice, alpha)
+        lines += _served(found, model, tokenizer)
+    except (Wrong, NotAttempted) as complaint:
+        return ServerReport("\n".join([*lines, str(complaint)]), right=False)
+    return ServerReport("\n".join(lines), right=True)
 
 
-def _served(
-    found: Mapping[str, Any], voice: Mapping[str, Tensor] | None, alpha: float | None, lines: list[str]
-) -> ServerReport:
-    """Serve the course's requests with all five parts, and with ours on the same model."""
-    model, tokenizer = load_model()
-    model = converted(model, found["LoRALinear"], found["QuantizedLinear8"], voice, alpha)
+def _served(found: Mapping[str, Any], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Serve the course's requests with parts 1, 2 and 3, and with ours; what there is to say of it.
+
+    Raises:
+        Wrong: a part raised an error, or the answers differ.
+    """
     requests = course_requests(tokenizer)
 
     def own() -> list[Request]:
         served = [fresh_request(request) for request in requests]
-        found["serve"](list(served), SLOTS, ROOM, OwnEngine(model, found["batch_step"], found["KVCache"]))
+        engine = OwnEngine(model, found["batch_step"], found["KVCache"])
+        with running(found["serve"], "the course's requests with your cache and your batch step"):
+            found["serve"](list(served), SLOTS, ROOM, engine)
         return served
 
     def ours() -> list[Request]:
         return run_continuous(requests, SLOTS, model=model)
 
     answers = own()
-    different = [
-        number for number, (one, other) in enumerate(zip(answers, ours(), strict=True)) if not same(one, other)
+    _check_same(answers, ours())
+    both = {"your server": own, "run_continuous": ours}
+    timings = measure.interleaved(both, repeats=REPEATS, progress="both servers")
+    tokens = sum(len(request.output_ids) for request in answers)
+    return [
+        f"your server: {len(requests)} requests, {tokens} tokens, every answer the same as run_continuous gives",
+        f"it reserves at most {ROOM} tokens of cache at a time; run_continuous only counts its {SLOTS} slots",
+        *(f"{name:15} {timing}, {tokens / timing.median_s:.0f} tokens/s" for name, timing in timings.items()),
+        f"its first answer: {tokenizer.decode(answers[0].prompt_ids + answers[0].output_ids)}",
     ]
+
+
+def _check_same(answers: Sequence[Request], expected: Sequence[Request]) -> None:
+    pairs = enumerate(zip(answers, expected, strict=True))
+    different = [number for number, (one, other) in pairs if not same(one, other)]
     if different:
-        lines.append(
-            f"{len(different)} of {len(requests)} answers differ from those of run_continuous on the same model; the "
+        raise Wrong(
+            f"{len(different)} of {len(answers)} answers differ from those of run_continuous on the same model; the "
             f"first of them is the answer to request {different[0]}. Each part is right alone: look where two meet."
         )
-        return ServerReport("\n".join(lines), right=False)
-    timings = measure.interleaved(
-        {"your server": own, "run_continuous": ours}, repeats=REPEATS, progress="both servers"
-    )
-    tokens = sum(len(request.output_ids) for request in answers)
-    lines.append(
-        f"your server: {len(requests)} requests, {tokens} tokens, every answer the same as run_continuous gives"
-    )
-    lines += [f"{name:15} {timing}, {tokens / timing.median_s:.0f} tokens/s" for name, timing in timings.items()]
-    lines.append(f"it says: {tokenizer.decode(answers[0].prompt_ids + answers[0].output_ids)}")
-    return ServerReport("\n".join(lines), right=True)
 
 
 def same(one: Request, other: Request) -> bool:
@@ -165,9 +179,11 @@ def converted(
     for name, layer in block_layers(model):
         plain = as_linear(layer)
         if voice is not None and f"{name}.lora_a" in voice:
-            plain = with_voice(plain, adapter_class, voice[f"{name}.lora_a"], voice[f"{name}.lora_b"], alpha)
+            with running(adapter_class, f"the voice in {name}"):
+                plain = with_voice(plain, adapter_class, voice[f"{name}.lora_a"], voice[f"{name}.lora_b"], alpha)
         bias = None if plain.bias is None else plain.bias.detach()
-        model.set_submodule(name, linear_class(plain.weight.detach(), bias))
+        with running(linear_class, name):
+            model.set_submodule(name, linear_class(plain.weight.detach(), bias))
     return model.eval().requires_grad_(False)
 
 
@@ -182,11 +198,10 @@ def block_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
 
 
 def with_voice(
-    linear: nn.Linear, adapter_class: Callable[..., Any], lora_a: Tensor, lora_b: Tensor, alpha: float | None
+    linear: nn.Linear, adapter_class: Callable[..., Any], lora_a: Tensor, lora_b: Tensor, alpha: float
 ) -> nn.Linear:
     """The layer with an adapter of ours, A (r, in) and B (out, r), merged into it by the learner's class."""
-    rank = lora_a.shape[0]
-    adapter = adapter_class(linear, rank, rank if alpha is None else alpha)
+    adapter = adapter_class(linear, lora_a.shape[0], alpha)
     adapter.lora_a.data.copy_(lora_a.T)  # (in, r)
     adapter.lora_b.data.copy_(lora_b.T)  # (r, out)
     return adapter.merge()
@@ -215,54 +230,55 @@ def _tried(part: Part, path: Path) -> tuple[Any, Result]:
     except KeyError:
         return None, Result("not attempted", f"{path.name} has no {part.name} before {part.check.__name__}(...)")
     except Exception as error:
-        return None, Result("wrong", f"its cell in {path.name} raised {type(error).__name__}: {error}")
+        reason = str(error).replace("<unknown>, ", "")
+        return None, Result("wrong", f"its cell in {path.name} raised {type(error).__name__}: {reason}")
     return value, part.check(value)
 
 
 def definitions_of(path: Path, part: Part) -> dict[str, Any]:
-    """What the cell of the part defines, with what it may use: the notebook's imports and its exercises' functions.
+    """What the cell of the part defines, with what it may use: all imports, and what the exercises' cells define.
 
     Raises:
-        Exception: whatever the part's own cell raises. Cells before it that fail are passed over.
+        Exception: whatever the part's own cell raises. Statements before it that fail are passed over.
     """
     names: dict[str, Any] = {"__name__": "learner"}
-    for source in python_cells(path):
-        is_its_own = f"{part.check.__name__}(" in source
-        try:
-            tree = ast.parse(source)
-            statements = imports(tree) + (definitions(tree) if calls(tree, "check_") else [])
-            _run(statements, source, f"{path.name}, the cell of {part.name}" if is_its_own else path.name, names)
-        except Exception:
-            if is_its_own:
-                raise
-        if is_its_own:
-            break
+    for source, is_exercise in python_cells(path):
+        if f"{part.check.__name__}(" in source:
+            _run(definitions(ast.parse(source)), source, f"{path.name}, the cell of {part.name}", names)
+            return names
+        with suppress(SyntaxError):
+            for statement in definitions(ast.parse(source)):
+                if is_exercise or isinstance(statement, IMPORTS):
+                    with suppress(Exception):
+                        _run([statement], source, path.name, names)
     return names
 
 
-def python_cells(path: Path) -> Iterator[str]:
-    """The code cells of a notebook as it was saved, without the lines that are commands to Jupyter."""
+def python_cells(path: Path) -> Iterator[tuple[str, bool]]:
+    """(source, whether it stands among the exercises) of the code cells of a notebook as it was saved.
+
+    Lines that are commands to Jupyter are left empty.
+    """
+    is_exercise = False
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
         if cell["cell_type"] == "code":
-            yield re.sub(r"^[ \t]*[%!].*$", "", "".join(cell["source"]), flags=re.MULTILINE)
-
-
-def imports(tree: ast.Module) -> list[ast.stmt]:
-    """The import statements of a cell."""
-    return [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+            yield re.sub(r"^[ \t]*[%!].*$", "", source, flags=re.MULTILINE), is_exercise
+        elif source.startswith(("## Exercises", "### Exercise ")):
+            is_exercise = True
 
 
 def definitions(tree: ast.Module) -> list[ast.stmt]:
-    """The functions, classes and constants that a cell defines."""
-    kinds = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-    return [node for node in tree.body if isinstance(node, kinds)]
+    """The imports, functions, classes and constants of a cell."""
+    kinds = (*IMPORTS, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    return [node for node in tree.body if isinstance(node, kinds) and not _calls_a_check(node)]
 
 
-def calls(tree: ast.Module, prefix: str) -> bool:
-    """Whether a statement of the cell calls a function whose name begins like this."""
-    values = [node.value for node in tree.body if isinstance(node, ast.Expr)]
-    names = [value.func.id for value in values if isinstance(value, ast.Call) and isinstance(value.func, ast.Name)]
-    return any(name.startswith(prefix) for name in names)
+def _calls_a_check(statement: ast.stmt) -> bool:
+    """Whether a statement such as `result = check_cache(KVCache)` would run a check."""
+    value = getattr(statement, "value", None)
+    function = getattr(value, "func", None)
+    return isinstance(function, ast.Name) and function.id.startswith("check_")
 
 
 def _run(statements: Sequence[ast.stmt], source: str, file: str, names: dict[str, Any]) -> None:

@@ -275,7 +275,8 @@ def _number_difference(actual: Any, expected: float) -> str | None:
     if is_right:
         return None
     direction = "" if math.isnan(actual) else f", it is too {'large' if actual > expected else 'small'}"
-    return f"{actual:.6g} is not right{direction}"
+    shown = str(actual) if isinstance(actual, numbers.Integral) else f"{actual:.6g}"
+    return f"{shown} is not right{direction}"
 
 
 def _sequence_difference(actual: Any, expected: Sequence) -> str | None:
