@@ -62,19 +62,24 @@ def answers_text(result: dict[str, Any]) -> str:
     requests, sample = result["requests"], result["storyteller_sample"]
     fewest = min(row["same_answers"] for row in exact)
     unchanged = "not one token changes" if fewest == requests else f"{fewest} of {requests} answers stay the same"
-    random_weights = listed([f"{row['same_answers']}" for row in rounded])
-    trained = listed([f"{row['storyteller_same_answers']}" for row in rounded])
+    random_weights = listed([f"{row['same_answers']} with {short_name(row)}" for row in rounded])
+    trained = listed([f"{row['storyteller_same_answers']} with {short_name(row)}" for row in rounded])
     return wrap(
         f"Down to the rung *{exact[-1]['name']}*, {unchanged}. The rungs below it round the weights, and rounding can "
-        f"change an answer. The model that is timed has random weights: {random_weights} of its {requests} answers "
-        "stay the same when they are rounded. But random weights say little about text. So the storyteller, which has "
+        f"change an answer. The model that is timed has random weights. Of its {requests} answers, {random_weights} "
+        "stay the same. But random weights say little about text. So the storyteller, which has "
         f"learned to write, answers {rounded[0]['storyteller_answers']} prompts on the same rungs (each begins with "
         f"{sample['answers_begin_with_tokens']} given tokens and gets up to {sample['answers_have_tokens_at_most']} "
-        f"new ones), and {trained} of these answers stay the same. The storyteller has about six million parameters; "
+        f"new ones). Of these answers, {trained} stay the same. The storyteller has about six million parameters; "
         "the same rounding may change more answers of a larger model, or fewer. In bf16, and on a GPU, a token may "
         "also change with the number of rows in the batch, because another kernel may then add up the same numbers in "
         "another order."
     )
+
+
+def short_name(row: dict[str, Any]) -> str:
+    """A rung of rounded weights, named by the numbers that its weights are: bf16 or int8."""
+    return next(kind for kind in ("bf16", "int8") if kind in row["name"])
 
 
 def static_batches_text(result: dict[str, Any], lesson_2: str = "Lesson_2.md") -> str:
@@ -108,9 +113,10 @@ def count_and_clock(result: dict[str, Any]) -> str:
     fewer = positions(workload, cached=False) / positions(workload, cached=True)
     one, many = ([row["decode_step_s"][rows] * 1e3 for row in (continuous, packed)] for rows in ("1", str(slots)))
     paragraphs = [
-        f"**KV cache.** The model has {fewer:.0f} times fewer tokens to work on, but the time falls only "
-        f"{kv['times_the_rung_before']:.1f} times: a forward over one token has to read all the weights, just as a "
-        "forward over fifty has.",
+        f"**KV cache.** Over all {result['requests']} requests the model has {fewer:.0f} times fewer tokens to work "
+        "on. (Lesson 0 counts one of the long answers, which gains more than a short one.) But the time falls only "
+        f"{kv['times_the_rung_before']:.1f} times, because a forward over one token has to read all the weights, just "
+        "as a forward over fifty has.",
         f"**Batching.** {static_batches_text(result)}",
         f"**Continuous batching.** The count of forwards promises {static['forwards']} / {continuous['forwards']} = "
         f"{static['forwards'] / continuous['forwards']:.1f} times, and the clock measures "
@@ -164,12 +170,12 @@ def decode_step_caption(result: dict[str, Any]) -> str:
     before, after = (value / 1e9 for value in result["bandwidth_before_and_after_bytes_per_s"])
     sample, card = result["storyteller_sample"], model_card()
     return wrap(
-        "*Floor* is the time in which the memory can deliver the weights at best: their bytes divided by a bandwidth "
+        "*Floor* is the shortest time in which the memory can deliver the weights: their bytes divided by a bandwidth "
         f"of {bandwidth:.1f} GB/s. That is the better of two measurements in the same run ({before:.1f} and "
         f"{after:.1f} GB/s; on a shared machine the bandwidth comes and goes). *Resident* is how much more memory the "
         "process takes once it has loaded the model. Packed models hold the embedding twice: once to look tokens up, "
         f"and once packed for the output head. *Perplexity* is that of the storyteller on {sample['documents']} "
-        f"held-out documents ({sample['tokens']:,} tokens). Other samples give other numbers: on the "
+        f"held-out documents ({sample['tokens']:,} tokens). Other samples give different numbers: on the "
         f"{card['documents']:,} documents of the model card it is {card['perplexity']:.2f}, and Lesson 4 takes a "
         f"sample of its own. All this was measured on this processor: {result['machine']['processor']}."
     )
@@ -192,17 +198,30 @@ def peers_reading(result: dict[str, Any]) -> str:
         return f"{rows[key]['times_ours'][ours or rows[key]['like']]:.2f}"
 
     return wrap(
-        "Only systems that work alike should be compared. In fp32, with static batches, `generate` takes "
+        "A comparison is fair only between systems that work alike. In fp32, with static batches, `generate` takes "
         f"{times('transformers-static')} times as long as this project and CTranslate2 {times('ctranslate2-fp32')} "
         "times. In fp32, with continuous batching on the same weights, transformers' manager takes "
         f"{times('transformers-manager')} times as long with 8 slots, which is the number that we use, and "
-        f"{times('transformers-manager-open', 'ours-continuous')} times with as many slots as it chooses. OpenVINO "
-        "compiles the model before it serves, so we compare it with our packed models: it takes "
-        f"{times('openvino-fp32')} times as long in fp32, {times('openvino-bf16')} times in bf16 and "
+        f"{times('transformers-manager-open', 'ours-continuous')} times with as many slots as it chooses. "
+        f"{near_ties(rows)}OpenVINO compiles the model before it serves, so we compare it with our packed models: it "
+        f"takes {times('openvino-fp32')} times as long in fp32, {times('openvino-bf16')} times in bf16 and "
         f"{times('openvino-int8')} times in int8. Our packed model is faster than transformers, but only because it is "
         f"packed: transformers' manager takes {times('transformers-manager', 'ours-packed')} and "
         f"{times('transformers-manager-open', 'ours-packed')} times as long as it does."
     )
+
+
+def near_ties(rows: dict[str, dict[str, Any]]) -> str:
+    """A sentence on the systems of transformers that are slower than ours in one round and faster in another."""
+    found = []
+    for key, name in (("transformers-static", "`generate`"), ("transformers-manager", "the manager with 8 slots")):
+        ours = rows[rows[key]["like"]]["seconds"]
+        ratios = [theirs / mine for theirs, mine in zip(rows[key]["seconds"], ours, strict=True)]
+        if min(ratios) < 1 < max(ratios):
+            found.append(f"from {min(ratios):.2f} to {max(ratios):.2f} for {name}")
+    if not found:
+        return ""
+    return f"From round to round the ratio goes {listed(found)}, so this run does not say which side is faster. "
 
 
 def peers_table(result: dict[str, Any]) -> str:

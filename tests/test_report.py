@@ -81,6 +81,17 @@ def test_sentences_follow_the_numbers():
     assert "30 of 32 answers stay the same" in report.answers_text(ladder)
 
 
+def test_a_system_that_is_slower_in_one_round_and_faster_in_another_is_called_a_tie():
+    result = report.read("peers-cpu.json")
+    rows = {row["key"]: row for row in result["systems"]}
+    for key, ratios in (("transformers-static", (0.9, 1.0, 1.2)), ("transformers-manager", (1.1, 1.2, 1.3))):
+        rows[key]["seconds"] = [r * s for r, s in zip(ratios, rows[rows[key]["like"]]["seconds"], strict=True)]
+    tie = report.near_ties(rows)
+    assert "from 0.90 to 1.20 for `generate`" in tie and "manager" not in tie
+    rows["transformers-static"]["seconds"] = [2 * s for s in rows["ours-static"]["seconds"]]
+    assert report.near_ties(rows) == ""
+
+
 def test_positions_are_those_that_lesson_0_counts():
     one = {"requests": 1, "prompt_tokens": 7, "long_tokens": 100, "short_tokens": 10, "every": 8}
     assert report.positions(one, cached=False) == 5650 and report.positions(one, cached=True) == 106

@@ -65,7 +65,7 @@ def proverb() -> tuple[list[str], list[tuple[str, list[tuple[str, float]]]]]:
 
 def wastes() -> Sheet:
     """The five wastes above, and under each the technique that removes it."""
-    sheet = Sheet(452, "Five ways to waste a machine, and what removes each")
+    sheet = Sheet(452, "A simple server wastes a machine in five ways, and a technique removes each")
     columns = [
         ("Lesson 1", "every token is\ncomputed again", "KV cache", "memory per token", _recomputed),
         ("Lesson 2", "all weights are read\nfor one token", "batching", "waiting, padding", _weights_read),
@@ -134,7 +134,7 @@ def _copies(sheet: Sheet, x: float, y: float, *, wasteful: bool) -> None:
 def request_time_line() -> Sheet:
     """The worked example of the note, drawn to scale."""
     sent, admitted, token_times = 0, 30, [60, 80, 100, 120, 180]
-    sheet = Sheet(330, "Where the times of one request are read off")
+    sheet = Sheet(330, "The mean gap of this request is 30 ms, and its longest gap is 60 ms")
 
     def at(ms: float) -> float:
         return 50 + 3.8 * ms
@@ -161,7 +161,7 @@ def request_time_line() -> Sheet:
     sheet.text(at(60) - 12, 78, "ITL: each single gap, in ms", ha="right")
     sheet.span(at(sent), at(token_times[0]), 208, f"TTFT = {token_times[0] - sent} ms", below=True)
     mean = (token_times[-1] - token_times[0]) / (len(token_times) - 1)
-    words = f"TPOT = (180 − 60) / 4 = {mean:.0f} ms: the mean gap hides the long one"
+    words = f"TPOT = (180 − 60) / 4 = {mean:.0f} ms, the mean of the four gaps"
     sheet.span(at(token_times[0]), at(token_times[-1]), 208, words, below=True)
     words = f"latency = {token_times[-1] - sent} ms, waiting included"
     sheet.span(at(sent), at(token_times[-1]), 258, words, below=True)
