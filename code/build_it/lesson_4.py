@@ -105,8 +105,8 @@ def _examine_outputs(
         complaint = difference(_outputs(linear_class, layer, x, f"x of shape {shape}"), F.linear(x, restored, bias))
         if complaint is not None:
             raise Wrong(
-                f"for {case} and x of shape {shape}, forward does not multiply by the weight that the codes stand "
-                f"for: {complaint}"
+                f"for {case} and x of shape {shape}, forward does not multiply by the weight that the codes stand for, "
+                f"or not x itself: {complaint}"
             )
 
 

@@ -28,6 +28,7 @@ def check_scale_and_zero_point(
         "that is the smallest value; the zero point is a code, and 0.0 gets it": low,
         "a code is not negative": -zero,
         "count from the smallest value, not from the largest": 255 - zero,
+        "that is for codes from -128 to 127; here they begin at 0": zero - 128,
     }
     compare_number("zero_point_by_hand", zero_point_by_hand, zero, mistakes)
     exact = value / step + zero
@@ -199,6 +200,10 @@ def _last_of_equals(weights: Tensor, bits: int, clips: list[float]) -> tuple[flo
     return _best_clip(weights, bits, clips[::-1])
 
 
+def _smallest_of_equals(weights: Tensor, bits: int, clips: list[float]) -> tuple[float, float]:
+    return _best_clip(weights, bits, sorted(clips))
+
+
 @exercise("clipping moves a few outliers a lot and all other weights less; the fewer the bits, the more it pays")
 def check_best_clip(function: Function | None) -> None:
     """Exercise 4.5: where to cut the outliers off."""
@@ -236,5 +241,6 @@ def check_best_clip(function: Function | None) -> None:
             *given, judge=lambda error: error.abs().max().item()
         ),
         "of several equally good clips the first is wanted": _last_of_equals,
+        "of several equally good clips the first is wanted, not the smallest": _smallest_of_equals,
     }
     compare_function(function, _best_clip, cases, mistakes)

@@ -158,7 +158,7 @@ def answers_still_unchanged(
     for (label, places), color, style in zip(first_changes.items(), PALETTE, LINE_STYLES, strict=False):
         share = [100 * (np.asarray(places) >= count).mean() for count in n]
         ax.step(n, share, where="post", color=color, linestyle=style, linewidth=2, label=label)
-        ax.plot(n, 100 * np.asarray(predicted[label]), color=color, linewidth=0.8)
+        ax.plot(n, 100 * np.asarray(predicted[label]), color=color, linestyle=style, linewidth=0.8)
     ax.plot([], [], color=GREY, linewidth=0.8, label="predicted (thin lines)")
     answers = len(next(iter(first_changes.values())))
     ax.set(xlabel="tokens generated", ylabel=f"answers unchanged so far (% of {answers})", ylim=(0, 105))
