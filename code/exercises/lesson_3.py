@@ -51,7 +51,7 @@ def check_forward_counts(static_count: int | None, continuous_count: int | None,
     mistakes = {
         "that is the static count; B's slot is free after the first forward": static,
         "the newcomers' prefill is a forward of its own": max(budgets),
-        "one too many: a prefill makes a token, and so does every decode step": continuous + 1,
+        "one too many: a prefill makes a token too, and no prefill directly follows another": continuous + 1,
     }
     compare_number("continuous_count", continuous_count, continuous, mistakes)
     busy = sum(budgets) / (slots * continuous)
@@ -59,6 +59,7 @@ def check_forward_counts(static_count: int | None, continuous_count: int | None,
         "that is the share of the static run": sum(budgets) / (slots * static),
         "that is the share that was idle": 1 - busy,
         "give a share between 0 and 1": 100 * busy,
+        "you have rounded; let Python divide, and keep all digits": round(busy, 2),
         "that is tokens per forward; divide by the slots too": sum(budgets) / continuous,
     }
     compare_number("busy_share", busy_share, busy, mistakes)
@@ -94,6 +95,7 @@ def check_ttft_percentile(function: Function | None) -> None:
         "the example": ([0.0, 1.0, 1.0, 2.0], [[0.5, 0.9], [1.2, 1.6], [3.0], [2.4, 2.5]], 50),
         "the 90th percentile of ten requests": (sent, times, 90),
         "the 95th percentile of ten requests": (sent, times, 95),
+        "the 82nd percentile of ten requests": (sent, times, 82),
         "the 100th percentile": (sent, times, 100),
         "the first percentile": (sent, times, 1),
         "a single request": ([2.0], [[2.5, 2.6]], 10),
@@ -186,6 +188,11 @@ def _admitted(waiting: list[tuple[int, int]], free_slots: int, free_tokens: int)
     return admitted
 
 
+def _admitted_into_the_same_room(waiting: list[tuple[int, int]], free_slots: int, free_tokens: int) -> int:
+    fits = itertools.takewhile(lambda request: sum(request) <= free_tokens, waiting[:free_slots])
+    return len(list(fits))
+
+
 def _admitted_out_of_turn(waiting: list[tuple[int, int]], free_slots: int, free_tokens: int) -> int:
     admitted = 0
     for prompt_tokens, max_tokens in waiting:
@@ -227,9 +234,7 @@ def check_admitted_count(function: Function | None) -> None:
             waiting, slots, tokens - 1
         ),
         "the memory has no room for so many": lambda waiting, slots, tokens: min(slots, len(waiting)),
-        "every admitted request takes its part of the room": lambda waiting, slots, tokens: sum(
-            prompt + answer <= tokens for prompt, answer in waiting[:slots]
-        ),
+        "every admitted request takes its part of the room": _admitted_into_the_same_room,
     }
     compare_function(function, _admitted, cases, mistakes)
 

@@ -98,6 +98,7 @@ def static_and_continuous() -> Sheet:
         else:
             sheet.text(at(0), top + 126, share)
     sheet.ruler(at, range(0, 401, 50), 336)
+    sheet.note(at(0) - 14, 352, "forwards", ha="right")
     entries = [(SOLID_BLUE, "request of 100 tokens", 175), (PALE_BLUE, "request of 10 tokens", 170)]
     sheet.key(116, 380, [*entries, (HATCHED_ORANGE, "idle slot", 100)])
     sheet.note(at(400), 380, "32 requests, 8 slots, real runs", ha="right")
