@@ -114,9 +114,9 @@ def count_and_clock(result: dict[str, Any]) -> str:
     one, many = ([row["decode_step_s"][rows] * 1e3 for row in (continuous, packed)] for rows in ("1", str(slots)))
     paragraphs = [
         f"**KV cache.** Over all {result['requests']} requests the model has {fewer:.0f} times fewer tokens to work "
-        "on. (Lesson 0 counts one of the long answers, which gains more than a short one.) But the time falls only "
-        f"{kv['times_the_rung_before']:.1f} times, because a forward over one token has to read all the weights, just "
-        "as a forward over fifty has.",
+        "on. (Lesson 0 counts one of the long answers, which gains more than a short one.) But the time falls only by "
+        f"a factor of {kv['times_the_rung_before']:.1f}, because a forward over one token has to read all the weights, "
+        "just as a forward over fifty has.",
         f"**Batching.** {static_batches_text(result)}",
         f"**Continuous batching.** The count of forwards promises {static['forwards']} / {continuous['forwards']} = "
         f"{static['forwards'] / continuous['forwards']:.1f} times, and the clock measures "
