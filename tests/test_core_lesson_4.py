@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import lessons
 from groups import pack_int4
+from scoreboard import Scoreboard
 from utils import PackedInt8Linear, QuantizedLinear, dequantize, packed_layer, quantize
 
 LESSON = lessons.find_lessons(["4"])[0]
@@ -117,3 +118,17 @@ def test_two_codes_in_a_byte_are_packed_as_in_the_library() -> None:
     (cell,) = [cell for cell in lessons.code_cells(lessons.read_notebook(LESSON)) if cell.id == "int4"]
     exec(cell.source.replace("print(", "str("), names)
     assert torch.equal(names["packed_codes"], pack_int4(codes)) and torch.equal(names["unpacked"], codes)
+
+
+@pytest.mark.parametrize(
+    ("better", "reason"), [(19.0, "tested"), (15.0, "a guess"), (5.0, "a guess"), (30.0, "a guess")]
+)
+def test_an_explanation_is_called_tested_only_if_it_removes_most_of_the_miss(better: float, reason: str) -> None:
+    scores = Scoreboard("Lesson 4")
+    (cell,) = [cell for cell in lessons.code_cells(lessons.read_notebook(LESSON)) if cell.id == "jit-score"]
+    names: dict[str, Any] = {"scores": scores}
+    exec(cell.source[: cell.source.index("fp32_s =")], names)
+    names["add_score"]("a step", 10.0, better, 20.0, "ms", "with the other speed")
+    assert scores.misses[0].verdict.startswith(
+        f"missed by 2.0 times; {reason}: with the other speed, it is {better:.3g}"
+    )

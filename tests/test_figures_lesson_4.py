@@ -101,6 +101,8 @@ def test_answers_still_unchanged() -> None:
     assert steps.get_ydata().tolist() == [100, 75, 75, 50]  # after 0, 1, 2 and 3 tokens
     np.testing.assert_allclose(law.get_ydata(), [100, 80, 60, 50])
     assert "in the end 50 to 100 % of the answers are unchanged" in ax.get_title(loc="left")
+    styles = [line.get_linestyle() for line in ax.lines]
+    assert styles[0] == styles[1] != styles[2] == styles[3]  # in print, each thin line can be told from the others
     assert ax.get_ylabel() == "answers unchanged so far (% of 4)"
     assert labels(ax) == ["bf16", "int8", "predicted (thin lines)"]
     assert_readable(ax.figure)
