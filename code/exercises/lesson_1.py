@@ -179,8 +179,9 @@ def check_keep_top_p(function: Function | None) -> None:
     """Exercise 1.5: the logits of the nucleus."""
     unsure_to_sure = normal(5, 40) * torch.tensor([0.2, 1.0, 2.0, 4.0, 20.0])[:, None]
     cases = {
-        "the example": (torch.tensor([[0.15, 0.5, 0.05, 0.3]]).log(), 0.7),
+        "the example": (torch.tensor([[0.15, 0.5, 0.05, 0.3], [0.1, 0.05, 0.8, 0.05]]).log(), 0.7),
         "rows from unsure to sure": (unsure_to_sure, 0.9),
+        "a single row": (unsure_to_sure[1:2], 0.7),
         "a top_p so small that one token is enough": (unsure_to_sure, 0.001),
         "a top_p of 1, which keeps every token": (torch.tensor([[30.0, 1.0, 0.0], [0.2, 0.1, 0.0]]), 1.0),
     }
