@@ -99,6 +99,10 @@ def number_the_columns(given: dict[str, Any], new_tokens: list[list[int]]) -> No
     given["position_ids"] = torch.arange(all_columns)[-width:].expand(len(new_tokens), -1)
 
 
+def number_every_column(given: dict[str, Any], new_tokens: list[list[int]]) -> None:
+    given["position_ids"] = (given["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+
+
 def mask_only_what_is_new(given: dict[str, Any], new_tokens: list[list[int]]) -> None:
     given["attention_mask"] = given["attention_mask"][:, -given["input_ids"].shape[1] :]
 
@@ -134,6 +138,10 @@ WRONG = {
     "a mask of the new tokens alone": (step(mask_only_what_is_new), "cover the cached tokens and the new ones"),
     "no positions": (step(lambda given, _: given.update(position_ids=None)), "numbers the columns"),
     "columns for positions": (step(number_the_columns), "a position is wrong"),
+    "positions of the cached tokens too": (
+        step(number_every_column),
+        "for forward 2 of two prompts of 3 and 1 tokens position_ids must have the shape of input_ids, (2, 1)",
+    ),
     "positions that start anew": (step(renumber_from_0), "the cached ones included"),
     "no cache": (step(lambda given, _: given.update(past_key_values=None)), "did not get the cache"),
     "a forward for each row": (row_by_row, "one forward serves the whole batch"),

@@ -39,7 +39,7 @@ def test_the_title_of_the_surprise_says_what_the_second_row_costs() -> None:
     measured = {"unpacked": [0.02, 0.05, 0.06, 0.06, 0.07], "packed": [0.02, 0.022, 0.02, 0.02, 0.03]}
     ax = lesson_2.packed_and_unpacked_steps(SIZES, [0.01] * 5, measured)
     assert ax.get_title(loc="left") == (
-        "A step of 2 rows takes 2.5 (unpacked) and 1.1 (packed) times as long as a step of one row"
+        "A step of 2 rows takes 2.5 (unpacked) and 1.1 (packed) times as long as one of 1 row"
     )
     assert [line.get_label() for line in ax.lines] == ["predicted", "measured, unpacked", "measured, packed"]
     assert_readable(ax.figure)
@@ -55,6 +55,13 @@ def test_throughput_and_latency_are_told_at_the_last_size_up_to_the_knee(
     assert f"{rows} requests at once: {more} times the throughput at {longer} times the latency (a model)" in shown
     assert {"latency of a request (s)", "throughput (tokens/s)", "knee"} <= shown
     assert_readable(figure)
+
+
+def test_points_that_lie_close_together_do_not_all_get_a_number() -> None:
+    throughput, latency = [10, 20, 40, 500, 1000], [0.1, 0.1, 0.11, 0.2, 0.4]
+    figure = lesson_2.throughput_against_latency(SIZES, throughput, latency, 8.0, "a model")
+    numbers = [text.get_text() for text in figure.axes[1].texts]
+    assert numbers == ["1", "8", "16"]
 
 
 def test_a_knee_before_the_first_size_counts_as_the_first() -> None:

@@ -56,12 +56,18 @@ def _try_small(batch_step: BatchStep, model: PreTrainedModel, case: str, forward
     cache = DynamicCache()
     mask = torch.zeros(len(forwards[0]), 0, dtype=torch.long)  # (B, 0): nothing is cached yet
     for number, new_tokens in enumerate(forwards):
-        where = f"{case}" if number == 0 else f"{case}, forward {number + 1}"
-        with _watched(model) as calls, running(batch_step, where):
-            answer = batch_step(model, [list(row) for row in new_tokens], mask.clone(), cache)
+        where = case if number == 0 else f"forward {number + 1} of {case}"
+        cached, mask = mask, _mask_after(mask, new_tokens)  # (B, S), (B, S+T)
+        with _watched(model) as calls:
+            try:
+                with running(batch_step, where):
+                    answer = batch_step(model, [list(row) for row in new_tokens], cached.clone(), cache)
+            except Wrong:
+                if calls:  # what the model was given says more than the error that it raised
+                    _examine_call(calls, where, new_tokens, mask, cache)
+                raise
         if number == 0 and is_blank(answer):
             raise NotAttempted("the function returns nothing")
-        mask = _mask_after(mask, new_tokens)  # (B, S+T)
         _examine_call(calls, where, new_tokens, mask, cache)
         _examine_answer(answer, where, mask)
         if cache.get_seq_length() != mask.shape[1]:

@@ -64,6 +64,28 @@ def _without_the_last_batch(lengths: list[int], max_cells: int) -> list[int]:
     return _batch_sizes(lengths, max_cells)[:-1]
 
 
+def _with_empty_batches(lengths: list[int], max_cells: int) -> list[int]:
+    sizes = []
+    rows = width = 0
+    for length in lengths:
+        if (rows + 1) * max(width, length) > max_cells:
+            sizes.append(rows)
+            rows = width = 0
+        rows, width = rows + 1, max(width, length)
+    return [*sizes, rows]
+
+
+def _never_narrower(lengths: list[int], max_cells: int) -> list[int]:
+    sizes, rows, width = [], 0, 0
+    for length in lengths:
+        width = max(width, length)
+        if rows > 0 and (rows + 1) * width > max_cells:
+            sizes.append(rows)
+            rows = 0
+        rows += 1
+    return [*sizes, rows]
+
+
 @exercise("a limit on cells lets many short prompts share a batch, and gives a long one more room of its own")
 def check_batch_sizes(function: Function | None) -> None:
     """Exercise 2.2: batches under a limit on the cells of the rectangle."""
@@ -93,6 +115,8 @@ def check_batch_sizes(function: Function | None) -> None:
             lambda rows, most: len(rows) * rows[0] <= most
         ),
         "the last batch is missing": _without_the_last_batch,
+        "no batch is empty, also when its first prompt is longer than the limit": _with_empty_batches,
+        "a new batch is only as wide as its own prompts": _never_narrower,
     }
     compare_function(function, _batch_sizes, cases, mistakes)
 
@@ -137,6 +161,10 @@ def check_one_row(function: Function | None) -> None:
         "the row of the mask is the token that looks, the column the one it looks at": lambda lengths: (
             _one_row(lengths)[0],
             _one_row(lengths)[1].T,
+        ),
+        "True means that a token may look, False that it may not": lambda lengths: (
+            _one_row(lengths)[0],
+            ~_one_row(lengths)[1],
         ),
         "a token looks at itself too": lambda lengths: (
             _one_row(lengths)[0],

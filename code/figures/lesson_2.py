@@ -47,7 +47,7 @@ def packed_and_unpacked_steps(sizes: Sequence[int], predicted: Sequence[float], 
         _step_curve(ax, sizes, step_s, f"measured, {name}", color, style, marker)
     factors = _listed([f"{_times(step_s, sizes, 2):.1f} ({name})" for name, step_s in measured.items()])
     ax.set(xlabel="rows in the batch", ylabel="decode step (ms)")
-    ax.set_title(f"A step of 2 rows takes {factors} times as long as a step of one row")
+    ax.set_title(f"A step of 2 rows takes {factors} times as long as one of 1 row")
     ax.legend()
     return ax
 
@@ -82,20 +82,26 @@ def throughput_against_latency(
     left.axvline(knee, color=GREY, linestyle=":")
     left.annotate("knee", (knee, 0), (4, 4), textcoords="offset points")
     right.plot(latency_s, throughput, color=PURPLE, marker="^")
-    for size, x, y in zip(sizes, latency_s, throughput, strict=True):
-        right.annotate(str(size), (x, y), (8, -5), textcoords="offset points")
+    _name_the_points(right, sizes, latency_s, throughput)
     at = largest_size_up_to(knee, sizes)
     ring = {"color": "black", "fillstyle": "none", "markersize": 14, "linestyle": "none"}
-    right.plot(
-        latency_s[at], throughput[at], marker="o", label=f"{sizes[at]} rows, the last size up to the knee", **ring
-    )
+    right.plot(latency_s[at], throughput[at], marker="o", label="last size up to the knee", **ring)
     right.set(xlabel="latency of a request (s)", ylabel="throughput (tokens/s)", ylim=0)
     right.set_xlim(0, 1.1 * max(latency_s))
-    right.legend(loc="lower right")
+    right.legend(loc="lower right", markerscale=0.6)
     more, longer = throughput[at] / throughput[0], latency_s[at] / latency_s[0]
     title = f"{sizes[at]} requests at once: {more:.1f} times the throughput at {longer:.1f} times the latency ({model})"
     figure.suptitle(title, x=0.01, ha="left")
     return figure
+
+
+def _name_the_points(ax: Axes, sizes: Sequence[int], latency_s: Sequence[float], throughput: Sequence[float]) -> None:
+    """The batch size beside each point, except where the point is too close to the one named before it."""
+    named = -np.inf
+    for size, x, y in zip(sizes, latency_s, throughput, strict=True):
+        if y - named > 0.06 * max(throughput):
+            ax.annotate(str(size), (x, y), (9, -5), textcoords="offset points")
+            named = y
 
 
 def largest_size_up_to(knee: float, sizes: Sequence[int]) -> int:

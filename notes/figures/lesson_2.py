@@ -65,7 +65,7 @@ def padding_side() -> Sheet:
     prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS[:2]]
     width = max(map(len, prompts))
     alone = [_word(int(generate_token(model, {"input_ids": torch.tensor([ids])}))) for ids in prompts]
-    sheet = Sheet(330, "Pad on the left: the last column must be a word, not a pad")
+    sheet = Sheet(330, "Pad on the left, so that the last column holds words and no pads")
     for top, side in ((82, "left"), (206, "right")):
         answers = _answers(prompts, width, side)
         rows = []
@@ -136,7 +136,7 @@ def roofline() -> Sheet:
     ridge = OPERATIONS / BANDWIDTH
     intensity = np.array([0.1, ridge, 200])
     roof = np.minimum(intensity * BANDWIDTH, OPERATIONS) / 1e9
-    sheet = Sheet(382, "More rows per reading climb the slope until arithmetic is the roof")
+    sheet = Sheet(382, "With more rows per reading, arithmetic becomes the limit instead of memory")
     axes = sheet.plot(84, 64, 660, 236)
     axes.plot(intensity, roof, color=GREY, linewidth=2.5)
     for tokens in (1, 2, 4, 8, 16, 32, 200):
@@ -168,7 +168,7 @@ def roofline() -> Sheet:
 def three_requests() -> Sheet:
     """One by one, or gathered into a batch: who waits how long."""
     arrivals, alone, together = (0, 100, 200), 300, 330
-    sheet = Sheet(438, "Gathered into one batch, most are served sooner, the first one later")
+    sheet = Sheet(438, "Gathered into one batch, two of three are served sooner and the first one later")
 
     def at(ms: float) -> float:
         return 96 + 0.66 * ms
