@@ -37,6 +37,15 @@ def admitting_whoever_fits(waiting: list[tuple[int, int]], free_slots: int, free
     return admitted
 
 
+def admitting_into_the_same_room(waiting: list[tuple[int, int]], free_slots: int, free_tokens: int) -> int:
+    admitted = 0
+    for prompt_tokens, max_tokens in waiting[:free_slots]:
+        if prompt_tokens + max_tokens > free_tokens:
+            break
+        admitted += 1
+    return admitted
+
+
 def chunked(
     prompts: list[int], running: int, budget: int, *, newcomers_run: bool = True, share: bool = True
 ) -> list[int]:
@@ -319,10 +328,8 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ),
         (with_arguments("admitted_count", lambda w, *free: ([(p - 1, n) for p, n in w], *free)), "every token"),
         (lambda waiting, slots, tokens: min(slots, len(waiting)), "memory"),
-        (
-            lambda waiting, slots, tokens: sum(sum(request) <= tokens for request in waiting[:slots]),
-            "its part of the room",
-        ),
+        (lambda waiting, slots, tokens: sum(sum(request) <= tokens for request in waiting[:slots]), "too large"),
+        (admitting_into_the_same_room, "its part of the room"),
     ],
     "check_admission_order": [
         (lambda budgets, slots: list(range(len(budgets))), "another order brings it down"),
