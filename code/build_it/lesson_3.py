@@ -23,11 +23,10 @@ from exercises.checking import NotAttempted, Wrong, exercise, is_blank, running,
 from helpers import Request, generate_tokens, load_model
 
 from .parts import CourseEngine, Engine, RunningBatch
-from .workload import course_requests
+from .workload import ROOM, SLOTS, course_requests
 
 Scheduler = Callable[[list[Request], int, int, Engine], Any]
 
-SLOTS, ROOM = 8, 400  # as in `assembly`; the room is full before the slots are
 MOST_LOOKS = 10_000  # a scheduler that has asked so often and is not done is caught in its loop
 END = 0  # the token with which a model without weights ends an answer
 

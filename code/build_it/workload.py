@@ -6,6 +6,8 @@ from transformers import PreTrainedTokenizerBase
 
 from helpers import Request
 
+SLOTS, ROOM = 8, 400  # rows at once, and tokens of cache reserved at once: the room is full before the slots are
+
 OPENINGS = (
     "Once upon a time there was a",
     "The rain in Spain falls mainly on",
