@@ -172,7 +172,7 @@ def decode_step_caption(result: dict[str, Any]) -> str:
     return wrap(
         "*Floor* is the shortest time in which the memory can deliver the weights: their bytes divided by a bandwidth "
         f"of {bandwidth:.1f} GB/s. That is the better of two measurements in the same run ({before:.1f} and "
-        f"{after:.1f} GB/s; on a shared machine the bandwidth comes and goes). *Resident* is how much more memory the "
+        f"{after:.1f} GB/s; on a shared machine the bandwidth varies). *Resident* is how much more memory the "
         "process takes once it has loaded the model. Packed models hold the embedding twice: once to look tokens up, "
         f"and once packed for the output head. *Perplexity* is that of the storyteller on {sample['documents']} "
         f"held-out documents ({sample['tokens']:,} tokens). Other samples give different numbers: on the "
@@ -270,7 +270,7 @@ def peers_caption(result: dict[str, Any]) -> str:
 
 def predictions_table(boards: Sequence[Scoreboard]) -> str:
     """A row per lesson: how many predictions it makes, and how far off they are."""
-    header = ["", "Predictions", "Counts and bytes, exact", "Within 1.1 times", "Within 1.5 times", "Missed"]
+    header = ["", "Predictions", "Counts and bytes, exact", "Within 1.1 times", "Over 1.1, within 1.5 times", "Missed"]
     rows = []
     for board in boards:
         exact = sum(row.exact for row in board.rows)

@@ -48,7 +48,8 @@ class Prediction:
         if not self.missed:
             return f"within {self.factor:.2f} times"
         why = f"tested: {self.tested}" if self.tested else f"a guess: {self.guess}" if self.guess else "unexplained"
-        return f"missed by {self.factor:.1f} times; {why}"
+        factor = f"{self.factor:.2f}" if self.factor < 2 else f"{self.factor:.1f}"  # 1.54 is a miss, 1.5 is none
+        return f"missed by {factor} times; {why}"
 
     def __str__(self) -> str:
         predicted, measured = (_quantity(value, self.exact) for value in (self.predicted, self.measured))

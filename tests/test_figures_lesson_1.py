@@ -104,7 +104,7 @@ def test_the_figure_of_chances_says_what_is_kept_and_what_goes_to_the_others() -
     )
     assert_readable(figure)
     said = words_in(figure)
-    assert "Temperature 2 gives 60% to the rest" in said
+    assert "Temperature 2 gives 60% to tokens not shown" in said
     assert "Top-k keeps 1 of these 3 tokens" in said
     assert "Top-p keeps 2 of these 3 tokens" in said
     assert "the 3 likeliest next tokens" in said and "probability" in said

@@ -86,7 +86,7 @@ def test_the_last_batch_may_be_smaller() -> None:
 def test_waiting_and_being_served_add_up_to_the_latency() -> None:
     begun, done = {1: np.array([0.0, 1.0]), 2: np.array([0.0, 0.0])}, {1: np.array([1.0, 2.0]), 2: np.array([1.2, 1.2])}
     figure = lesson_2.waiting_and_served(begun, done)
-    assert "The mean request is done after 1.50 s in batches of 1, 1.20 s in batches of 2" in words(figure)
+    assert "On average a request is done after 1.50 s in batches of 1, 1.20 s in batches of 2" in words(figure)
     waiting, served = figure.axes[0].containers
     assert [bar.get_width() for bar in waiting] == [0, 1]
     assert [bar.get_x() + bar.get_width() for bar in served] == [1, 2]

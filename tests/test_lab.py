@@ -329,7 +329,7 @@ def open_lesson(page, address: str) -> None:
 
 def follow_the_link_to_the_note_and_back(page) -> None:
     """Click the lesson's link to its note, see the note with its pictures, click the note's link to the lesson."""
-    page.locator(".jp-Notebook .jp-RenderedMarkdown a", has_text="Lesson 1").first.click()
+    page.locator(".jp-Notebook .jp-RenderedMarkdown a[href*='Lesson_1.md']").first.click()
     note = page.locator(".jp-MarkdownViewer")
     note.locator("h1").wait_for()
     assert note.locator("h1").first.inner_text().startswith("Lesson 1")

@@ -34,6 +34,8 @@ TEMPLATE = """{% extends "lab/index.html.j2" %}
 main { max-width: 64rem; margin: 0 auto; }
 .jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown pre { overflow-x: auto; }
 .jp-RenderedMarkdown pre, .jp-RenderedMarkdown pre code { white-space: pre; }
+.jp-OutputArea-output pre { word-break: normal; overflow-wrap: anywhere; }
+.jp-RenderedMarkdown div.highlight { margin-bottom: 1em; }
 .jp-RenderedMarkdown { overflow-wrap: break-word; min-width: 0; }
 .jp-RenderedMarkdown table { display: block; overflow-x: auto; max-width: 100%; }
 .jp-RenderedMarkdown img, .jp-RenderedSVG svg { max-width: 100%; height: auto; }
@@ -45,6 +47,8 @@ main { max-width: 64rem; margin: 0 auto; }
 @media (max-width: 800px) {
   body.jp-Notebook { padding: 0.25rem; }
   .jp-InputPrompt, .jp-OutputPrompt { display: none; }
+  .jp-RenderedImage img { max-width: none; width: 720px; }
+  .jp-OutputArea-output pre { min-width: 100ch; }
 }
 </style>
 {% endblock %}
@@ -210,7 +214,7 @@ def index_page(outcomes: Iterable[Outcome], notes: Mapping[str, str]) -> str:
 
 
 def _index_entry(outcome: Outcome, notes: Mapping[str, str]) -> str:
-    details = ["as committed"] if outcome.seconds is None else [f"{outcome.seconds:.0f} s"]
+    details = ["as last run and saved"] if outcome.seconds is None else [f"{outcome.seconds:.0f} s"]
     if outcome.seconds is not None:
         details.append(f'<a href="{html.escape(outcome.path.name)}">executed notebook</a>')
     if note := notes.get(lesson_number(outcome.path)):
@@ -219,7 +223,7 @@ def _index_entry(outcome: Outcome, notes: Mapping[str, str]) -> str:
         link=html.escape(f"{outcome.path.stem}.html"),
         title=html.escape(page_title(outcome.path)),
         failed=' class="failed"' if outcome.failure else "",
-        summary=html.escape(outcome.summary),
+        summary=html.escape(outcome.summary[:1].upper() + outcome.summary[1:]),
         details=" · ".join(details),
     )
 

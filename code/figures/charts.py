@@ -105,7 +105,7 @@ def timeline(trace: Trace, ax: Axes | None = None, *, long_request: int | None =
             place = order.setdefault((slot, request), sum(1 for held, _ in order if held == slot))
             is_long = long_request is not None and tokens[request] >= long_request
             grid[slot, step] = 1 + 2 * is_long + place % 2
-    colors = [PALE, BLUE, "#7fb0de", ORANGE, "#f3be7c"]
+    colors = [PALE, BLUE, "#4d82b8", ORANGE, "#f3be7c"]
     ax.pcolormesh(grid, cmap=ListedColormap(colors), vmin=-0.5, vmax=4.5)
     ax.set_yticks(np.arange(trace.slots) + 0.5, [str(slot) for slot in range(trace.slots)])
     ax.invert_yaxis()
@@ -144,10 +144,10 @@ def predicted_and_measured(*boards: Scoreboard, ax: Axes | None = None) -> Axes:
         points = np.array([(row.predicted, row.measured) for row in board.rows if not row.exact]).T
         ax.scatter(*points, color=color, marker=marker, s=30, zorder=3, label=board.lesson)
     exact = sum(row.exact for row in rows)
-    ax.plot([], [], " ", label=f"not drawn: {exact} counts and bytes, all exact")
+    ax.plot([], [], " ", label=f"not drawn: {exact} exact counts and bytes")
     ax.set_ylabel("measured (the same unit)")
     hits = sum(not row.missed for row in rows if not row.exact)
-    ax.set_title(f"{hits} of {len(drawn)} predicted times and ratios are within a factor of {MISS}")
+    ax.set_title(f"{hits} of {len(drawn)} predictions are within a factor of {MISS}")
     ax.legend(loc="upper left")
     if len(boards) == 1:
         numbered = {number: row for number, row in enumerate(rows, 1) if not row.exact}

@@ -125,7 +125,7 @@ def next_token_chances(
         ax.bar(places, temperatures[1.0], width=0.4, color=ORANGE, label="unchanged")
         ax.set_title(f"Top-{name} keeps {np.count_nonzero(chances)} of these {len(words)} tokens")
     rest = 1 - sum(temperatures[max(temperatures)])
-    axes[0].set_title(f"Temperature {max(temperatures):g} gives {rest:.0%} to the rest")
+    axes[0].set_title(f"Temperature {max(temperatures):g} gives {rest:.0%} to tokens not shown")
     for ax in axes:
         ax.set_xticks(places, words, rotation=60, ha="right")
         ax.set_xlabel(f"the {len(words)} likeliest next tokens")

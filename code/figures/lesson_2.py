@@ -148,5 +148,5 @@ def waiting_and_served(begun_s: Mapping[int, np.ndarray], done_s: Mapping[int, n
     axes[0, 0].invert_yaxis()
     axes[0, -1].legend(loc="upper right")
     means = ", ".join(f"{done.mean():.2f} s in batches of {size}" for size, done in done_s.items())
-    figure.suptitle(f"The mean request is done after {means}", x=0.01, ha="left")
+    figure.suptitle(f"On average a request is done after {means}", x=0.01, ha="left")
     return figure

@@ -48,7 +48,7 @@ def training_loss(losses: Mapping[str, Sequence[float]]) -> Axes:
     ax.set_ylim(bottom=0)
     label, values = next(iter(losses.items()))
     last = np.median(values[-7:])
-    ax.set_title(f"In {len(values)} steps the loss of the {label} goes from {values[0]:.1f} to {last:.1f} nats")
+    ax.set_title(f"The {label} begins at {values[0]:.1f} nats per token; the median of its last 7 steps is {last:.1f}")
     ax.legend(title="bold: running median")
     return ax
 

@@ -14,6 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from scoreboards import saved_scoreboards
 
 
+def beside_ours(ratio: float) -> str:
+    """A time as a multiple of ours, in words; a tenth more or less is within what the rounds differ by."""
+    return "is level with us" if 0.9 < ratio < 1.1 else f"takes {ratio:.2f} times our time"
+
+
 def peers() -> Sheet:
     """What benchmarks/peers.py has measured: the same workload on other libraries."""
     result = read_results("peers-cpu.json")
@@ -22,8 +27,8 @@ def peers() -> Sheet:
     like = {system["key"]: system["times_ours"].get(system["like"]) for system in systems}
     sheet = Sheet(
         154 + 26 * len(systems),
-        f"Like with like, in fp32: transformers' manager takes {like['transformers-manager']:.2f} times our time, "
-        f"OpenVINO {like['openvino-fp32']:.2f}",
+        f"Like with like, in fp32: transformers' manager {beside_ours(like['transformers-manager'])}, "
+        f"OpenVINO {beside_ours(like['openvino-fp32'])}",
     )
     packed = [times_ours[key]["ours-packed"] for key in ("transformers-manager", "transformers-manager-open")]
     sheet.note(

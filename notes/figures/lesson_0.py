@@ -38,7 +38,8 @@ def one_token_at_a_time() -> Sheet:
             x += width + 3
         (best, chance), (second, lower) = chances
         sheet.text(618, y + 12, f"{best} {chance * 100:.0f} %", size=SMALL)
-        sheet.note(704, y + 12, f"{second} {lower * 100:.0f} %")
+        share = "under 1" if lower < 0.005 else f"{lower * 100:.0f}"
+        sheet.note(712, y + 12, f"{second} {share} %")
     sheet.key(20, 366, [(PALE_GREY, "prompt", 90), (PALE_BLUE, "written before", 145), (SOLID_BLUE, "added now", 110)])
     sheet.note(380, 366, "\u2423 is a space: most tokens begin with one")
     return sheet
@@ -229,7 +230,9 @@ def ladder() -> Sheet:
         (HATCHED_ORANGE, "weights rounded: some answers change", 300),
     ]
     sheet.key(20, bottom + 16, key)
-    words = f"Of {requests} answers, {same} stay the same with random weights, and {trained} of the storyteller's."
+    words = (
+        f"Same answers with bf16 and int8: {same} of {requests} with random weights, {trained} of the storyteller's."
+    )
     sheet.note(20, bottom + 40, words)
     sheet.note(
         20,

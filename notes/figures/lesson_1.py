@@ -17,6 +17,7 @@ from canvas import (
     SMALL,
     SOLID_BLUE,
     SOLID_ORANGE,
+    Fill,
     Sheet,
 )
 from helpers import course_model, forward, generate_token_with_past, generate_tokens
@@ -24,6 +25,8 @@ from roofline import STATED, arithmetic_s, reading_s
 from utils import size_in_bytes
 
 PROMPT = "Once upon a time"
+
+NEW_KEY, NEW_VALUE = Fill("#c3d8ee", "////"), Fill("#d5e8c4", "\\\\")  # apart in grey too
 
 
 def _tokens(ids: list[int]) -> list[str]:
@@ -162,14 +165,14 @@ def decode_step() -> Sheet:
     for row, (word, weight) in enumerate(zip(words, weights, strict=True)):
         y = top + row * height
         sheet.text(keys - 12, y + height / 2, word, ha="right")
-        sheet.box(keys, y, width, height, f"k{row + 1}", PALE_BLUE if row == last else PALE_GREY)
+        sheet.box(keys, y, width, height, f"k{row + 1}", NEW_KEY if row == last else PALE_GREY)
         sheet.box(shares, y, width, height, f"{weight:.0%}", BLANK)
-        sheet.box(values, y, width, height, f"v{row + 1}", PALE_GREEN if row == last else PALE_GREY)
+        sheet.box(values, y, width, height, f"v{row + 1}", NEW_VALUE if row == last else PALE_GREY)
     newest, bottom, middle = top + last * height + height / 2, top + len(words) * height, top + len(words) * height / 2
     sheet.box(20, newest - 17, 90, 34, f"“{words[last]}”", BLANK)
     sheet.note(65, newest + 30, "the new token", ha="center")
     sheet.note(20, middle - 10, "times three\nlearned matrices")
-    for y, name, fill in ((top + 16, "q", SOLID_ORANGE), (newest, "k", PALE_BLUE), (bottom + 38, "v", PALE_GREEN)):
+    for y, name, fill in ((top + 16, "q", SOLID_ORANGE), (newest, "k", NEW_KEY), (bottom + 38, "v", NEW_VALUE)):
         sheet.arrow((110, newest), (186, y))
         sheet.box(188, y - 17, 48, 34, f"{name}{last + 1}", fill)
     sheet.arrow((236, newest), (keys - 60, newest))
@@ -180,8 +183,8 @@ def decode_step() -> Sheet:
     sheet.arrow((values + width, middle), (698, middle))
     sheet.box(700, middle - 17, 80, 34, "output", SOLID_BLUE)
     sheet.note(740, middle - 38, "values, mixed\nby weight", ha="center")
-    used = [(PALE_GREY, "taken from the cache", 170), (PALE_BLUE, "new key, appended", 165)]
-    sheet.key(150, 324, [*used, (PALE_GREEN, "new value, appended", 165)])
+    used = [(PALE_GREY, "taken from the cache", 170), (NEW_KEY, "new key, appended", 165)]
+    sheet.key(150, 324, [*used, (NEW_VALUE, "new value, appended", 165)])
     sheet.note(20, 352, "One head of the storyteller's fourth layer, with its real weights.")
     return sheet
 

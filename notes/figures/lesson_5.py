@@ -40,7 +40,7 @@ def factors() -> Sheet:
     lines = [
         f"W: {OUT:,} · {IN} = {IN * OUT:,}",
         f"A and B: {RANK} · ({IN} + {OUT:,}) = {RANK * (IN + OUT):,}",
-        f"that is {share:.1%} of W",
+        f"that is {100 * share:.1f} % of W",
         "B · A has the shape of W",
         "",
         "B starts at zero: a new adapter",
@@ -115,6 +115,7 @@ def merge_and_swap() -> Sheet:
             sheet.line((left + 155, 148), (left + 155, 124))
             sheet.line((left + 51, 124), (left + 155, 124))
             sheet.arrow((left + 100, 124), (left + 100, 106))
+            sheet.text(left + 112, 114, "+", ha="center", strong=True)
         if name == "hot swap":
             sheet.box(left + 206, 150, 26, 22, "B′", PALE_ORANGE)
             sheet.box(left + 206, 196, 26, 22, "A′", PALE_ORANGE)
