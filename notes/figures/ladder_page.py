@@ -27,7 +27,7 @@ def peers() -> Sheet:
     like = {system["key"]: system["times_ours"].get(system["like"]) for system in systems}
     sheet = Sheet(
         154 + 26 * len(systems),
-        f"Like with like, in fp32: transformers' manager {beside_ours(like['transformers-manager'])}, "
+        f"In fp32, transformers' manager {beside_ours(like['transformers-manager'])}, "
         f"OpenVINO {beside_ours(like['openvino-fp32'])}",
     )
     packed = [times_ours[key]["ours-packed"] for key in ("transformers-manager", "transformers-manager-open")]

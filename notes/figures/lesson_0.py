@@ -38,7 +38,7 @@ def one_token_at_a_time() -> Sheet:
             x += width + 3
         (best, chance), (second, lower) = chances
         sheet.text(618, y + 12, f"{best} {chance * 100:.0f} %", size=SMALL)
-        share = "under 1" if lower < 0.005 else f"{lower * 100:.0f}"
+        share = "<1" if lower < 0.005 else f"{lower * 100:.0f}"
         sheet.note(712, y + 12, f"{second} {share} %")
     sheet.key(20, 366, [(PALE_GREY, "prompt", 90), (PALE_BLUE, "written before", 145), (SOLID_BLUE, "added now", 110)])
     sheet.note(380, 366, "\u2423 is a space: most tokens begin with one")
