@@ -25,7 +25,7 @@ def one_token_at_a_time() -> Sheet:
     )
     sheet.note(20, 58, "forward")
     sheet.note(92, 58, "the text so far, and the token that the model adds")
-    sheet.note(618, 58, "the likeliest next tokens")
+    sheet.note(604, 58, "the likeliest next tokens")
     for number, (_, chances) in enumerate(answer, 1):
         y = 78 + 34 * (number - 1)
         sheet.text(30, y + 12, f"{number}")
@@ -37,9 +37,9 @@ def one_token_at_a_time() -> Sheet:
             sheet.box(x, y, width, 24, word, fill, SMALL)
             x += width + 3
         (best, chance), (second, lower) = chances
-        sheet.text(618, y + 12, f"{best} {chance * 100:.0f} %", size=SMALL)
+        sheet.text(604, y + 12, f"{best} {chance * 100:.0f} %", size=SMALL)
         share = "<1" if lower < 0.005 else f"{lower * 100:.0f}"
-        sheet.note(712, y + 12, f"{second} {share} %")
+        sheet.note(696, y + 12, f"{second} {share} %")
     sheet.key(20, 366, [(PALE_GREY, "prompt", 90), (PALE_BLUE, "written before", 145), (SOLID_BLUE, "added now", 110)])
     sheet.note(380, 366, "\u2423 is a space: most tokens begin with one")
     return sheet
