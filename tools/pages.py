@@ -48,7 +48,7 @@ main { max-width: 64rem; margin: 0 auto; }
   body.jp-Notebook { padding: 0.25rem; }
   .jp-InputPrompt, .jp-OutputPrompt { display: none; }
   .jp-RenderedImage img { max-width: none; width: 720px; }
-  .jp-OutputArea-output pre { min-width: 100ch; }
+  .jp-OutputArea-output pre { width: max-content; max-width: 100ch; overflow: visible; }
 }
 </style>
 {% endblock %}
