@@ -193,7 +193,9 @@ p {{ margin: .25rem 0; overflow-wrap: anywhere; }}
 </html>
 """
 
-INTRODUCTION = """<p>If you have never served a language model, begin with the <a href="{link}">introduction</a>.</p>
+INTRODUCTION = """<p>If you have never served a language model, begin with the <a href="{link}">introduction</a>.
+What the lessons gain together stands on the page of <a href="{ladder}">the ladder</a>, and every term in the
+<a href="{glossary}">glossary</a>.</p>
 """
 
 INDEX_ENTRY = """<li>
@@ -208,7 +210,11 @@ def index_page(outcomes: Iterable[Outcome], notes: Mapping[str, str]) -> str:
 
     `notes` holds the link to a lesson's note by the lesson's number.
     """
-    introduction = INTRODUCTION.format(link=html.escape(notes["0"])) if "0" in notes else ""
+    introduction = ""
+    if "0" in notes:
+        names = {"link": "Lesson_0", "ladder": "Ladder", "glossary": "Glossary"}  # pages of one folder
+        links = {name: html.escape(notes["0"].replace("Lesson_0", page)) for name, page in names.items()}
+        introduction = INTRODUCTION.format(**links)
     lessons = "\n".join(_index_entry(outcome, notes) for outcome in outcomes)
     return INDEX.format(introduction=introduction, lessons=lessons)
 
