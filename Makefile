@@ -49,7 +49,7 @@ bench: $(VENV)/.installed-run ## measure the ladder: one workload, lesson by les
 peers: $(VENV)/.installed-run $(PEERS)/.installed ## the same workload on other libraries (a third environment)
 	@$(RUN) benchmarks/peers.py
 
-check: lint ## lint and the quick tests: under 3 minutes
+check: lint ## lint and the quick tests: about 4 minutes
 	@$(TEST) -m "not slow and not notebooks"
 
 test: lint ## lint, then run every test and measure how much of code/ they cover
