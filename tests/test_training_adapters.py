@@ -18,6 +18,7 @@ import corpus
 import plans
 import train_adapters
 import voices
+from tiny_models import random_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = train_adapters.SMOKE
@@ -27,11 +28,6 @@ TEXT = 'The fox said, "My friend lives in the village." Then it found a box. It 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(ROOT / "models" / "storyteller", local_files_only=True)
-
-
-def random_model(architecture: str) -> PreTrainedModel:
-    plan = dataclasses.replace(plans.SMOKE_PLANS[architecture], vocabulary=4096, context=512)
-    return architectures.build_model(plan, 0).eval()
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-import architectures
 import cards
 import corpus_books
 import evaluate
 import measures
 import plans
+from tiny_models import random_model
 
 ROOT = Path(__file__).resolve().parent.parent
 STORYTELLER = ROOT / "models" / "storyteller"
@@ -30,12 +30,6 @@ LITTLE = measures.MemorySettings(
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(STORYTELLER, local_files_only=True)
-
-
-def random_model(architecture: str) -> PreTrainedModel:
-    """A tiny random model with the bundled vocabulary and a context of 512 tokens."""
-    plan = dataclasses.replace(plans.SMOKE_PLANS[architecture], vocabulary=4096, context=512)
-    return architectures.build_model(plan, 0).eval()
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])

@@ -21,7 +21,6 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 
 import measure
 from exercises import Result
@@ -33,7 +32,7 @@ from .lesson_2 import check_batch_step
 from .lesson_3 import check_scheduler
 from .lesson_4 import check_quantized_linear
 from .lesson_5 import check_lora_layer
-from .parts import OwnEngine, as_linear
+from .parts import OwnEngine, as_linear, block_layers
 from .workload import ROOM, SLOTS, course_requests
 
 REPEATS = 3
@@ -184,16 +183,6 @@ def converted(
         with running(linear_class, name):
             model.set_submodule(name, linear_class(plain.weight.detach(), bias))
     return model.eval().requires_grad_(False)
-
-
-def block_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
-    """(name, layer) of every linear layer but the output head."""
-    head = model.get_output_embeddings()
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-    ]
 
 
 def with_voice(

@@ -13,8 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from exercises.checking import NotAttempted, Wrong, difference, exercise, is_blank, normal, running
 from helpers import course_model
-from linear import linear_layers, weight_of
+from linear import weight_of
 from utils import size_in_bytes
+
+from .parts import block_layers
 
 LinearClass = Callable[[Tensor, "Tensor | None"], nn.Module]
 
@@ -168,10 +170,8 @@ def _examine_storyteller(linear_class: LinearClass) -> str:
     """Replace the linear layers of all blocks; the bytes must be as predicted, and the held-out loss must stay."""
     model, tokenizer = course_model()
     loss_before, bytes_before = _held_out_loss(model, tokenizer), size_in_bytes(model)
-    head, expected = model.get_output_embeddings(), bytes_before
-    for name, layer in list(linear_layers(model)):
-        if layer is head:
-            continue
+    expected = bytes_before
+    for name, layer in block_layers(model):
         weight = weight_of(layer).detach().contiguous()  # (out, in)
         expected += weight.numel() + 4 * len(weight) - 4 * weight.numel()
         model.set_submodule(name, _made(linear_class, weight, layer.bias, f"the storyteller's layer {name}"))

@@ -31,7 +31,7 @@ from helpers import (
     merge_batches,
     stack_rows,
 )
-from linear import weight_of
+from linear import linear_layers, weight_of
 
 # batch_step(model, new_tokens, attention_mask (B, S), cache) -> (next ids (B,), attention mask (B, S+T))
 BatchStep = Callable[[PreTrainedModel, list[list[int]], Tensor, Cache], tuple[Tensor, Tensor]]
@@ -219,3 +219,9 @@ def as_linear(layer: nn.Module) -> nn.Linear:
     state = {"weight": weight} if layer.bias is None else {"weight": weight, "bias": layer.bias.detach()}
     linear.load_state_dict(state)
     return linear
+
+
+def block_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+    """(name, layer) of every linear layer but the output head."""
+    head = model.get_output_embeddings()
+    return [(name, layer) for name, layer in linear_layers(model) if layer is not head]
