@@ -12,6 +12,7 @@ import copy
 import json
 import linecache
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def _served(found: Mapping[str, Any], model: PreTrainedModel, tokenizer: PreTrai
         f"your server: {len(requests)} requests, {tokens} tokens, every answer the same as run_continuous gives",
         f"it reserves at most {ROOM} tokens of cache at a time; run_continuous only counts its {SLOTS} slots",
         *(f"{name:15} {timing}, {tokens / timing.median_s:.0f} tokens/s" for name, timing in timings.items()),
-        f"its first answer: {tokenizer.decode(answers[0].prompt_ids + answers[0].output_ids)}",
+        textwrap.fill(f"its first answer: {tokenizer.decode(answers[0].prompt_ids + answers[0].output_ids)}", 100),
     ]
 
 
