@@ -1,4 +1,4 @@
-"""Loading models: the bundled one by default, any causal language model by name, and GPT-2's exact size for timing.
+"""Loading models: a bundled one, any causal language model by name, and GPT-2's exact size for timing.
 
 Nothing here knows how text is generated. Importing this file loads no model.
 """
@@ -28,7 +28,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-STORYTELLER = Path(__file__).resolve().parent.parent / "models" / "storyteller"
+MODELS = Path(__file__).resolve().parent.parent / "models"
+BUNDLED = {name: MODELS / name for name in ("storyteller", "storyteller-llama")}  # by the names that `load_model` takes
+STORYTELLER = BUNDLED["storyteller"]  # the model of the lessons
 
 
 def load_model(
@@ -40,9 +42,10 @@ def load_model(
     """Load a causal language model and its tokenizer, ready for batched generation.
 
     Args:
-        name: a local folder, or a model id on the Hugging Face hub such as `"gpt2"` (its local cache
-            is tried first). `None` takes the environment variable `COURSE_MODEL`, and without it the
-            bundled storyteller, which needs no network.
+        name: a bundled model (`"storyteller"`, a GPT-2; `"storyteller-llama"`), which needs no network; a local
+            folder; or a model id on the Hugging Face hub such as `"gpt2"` (its local cache is tried first).
+            `None` takes the environment variable `COURSE_MODEL`, and without it the storyteller. A folder that is
+            called like a bundled model is meant by `"./storyteller"`.
         dtype: of the weights in memory.
         device: `None` takes the GPU when CUDA has one, else the CPU. `"mps"` only on request.
 
@@ -54,6 +57,7 @@ def load_model(
             its config, or the model is neither cached nor reachable. Weights are read as safetensors only.
     """
     name = str(name or os.environ.get("COURSE_MODEL") or STORYTELLER)
+    name = str(BUNDLED.get(name, name))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = _from_pretrained(AutoTokenizer, name, padding_side="left", truncation_side="left")
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a folder without one
@@ -178,8 +182,8 @@ def _cannot_load(name: str, cause: str) -> OSError:
         place = "the local hub cache or the Hugging Face hub, and there is no folder of that name"
     return OSError(
         f"cannot load {name!r} from {place}. Use a folder or a hub id that holds a config, a tokenizer and "
-        "safetensors weights; or unset COURSE_MODEL and call load_model() for the bundled storyteller, "
-        f"which needs no network. The cause was: {cause}"
+        f"safetensors weights, or a bundled model, which needs no network ({' or '.join(BUNDLED)}; with COURSE_MODEL "
+        f"unset, load_model() takes the bundled storyteller). The cause was: {cause}"
     )
 
 

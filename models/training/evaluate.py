@@ -13,6 +13,7 @@ import json
 import math
 import random
 import re
+import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,14 +23,27 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cards import render_card
-from corpus import BOYS, CAPITALS, DOCUMENT_KINDS, GIRLS, NAMES, corpus_statistics, documents, labelled_documents
-from corpus_books import MEMORY_SHARES
-from generation import chunks, continue_prompts, encode, load_storyteller
-from measures import MemorySettings, held_out_memories, measure_books, measure_positions, measure_sums
-from ngrams import TrigramModel
-
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent / "code"))
+
+from cards import render_card  # noqa: E402
+from corpus import (  # noqa: E402
+    BOYS,
+    CAPITALS,
+    DOCUMENT_KINDS,
+    GIRLS,
+    NAMES,
+    corpus_statistics,
+    documents,
+    labelled_documents,
+)
+from corpus_books import MEMORY_SHARES  # noqa: E402
+from generation import chunks, continue_prompts, encode, load_storyteller  # noqa: E402
+from measure import timed  # noqa: E402
+from measures import MemorySettings, held_out_memories, measure_books, measure_positions, measure_sums  # noqa: E402
+from models import load_model  # noqa: E402
+from ngrams import TrigramModel  # noqa: E402
+
 STORYTELLER = HERE.parent / "storyteller"
 CARD_TEMPLATE = HERE / "model_card_template.md"
 LONG_CARD_TEMPLATE = HERE / "model_card_template_llama.md"  # for a model whose memory is measured
@@ -258,6 +272,12 @@ def describe_model(model: PreTrainedModel, folder: Path) -> dict[str, object]:
     return described
 
 
+def measure_loading(folder: Path) -> dict[str, float]:
+    """Seconds to load model and tokenizer from disk, as `load_model` does it, once the libraries are imported."""
+    loading = timed(lambda: load_model(folder, device="cpu"))
+    return {"repeats": len(loading.seconds), "seconds": round(loading.median_s, 2)}
+
+
 def describe_training(log: dict) -> dict[str, object]:
     """The part of the training log that the card shows."""
     plan = log["plan"]
@@ -333,16 +353,20 @@ def evaluate(folder: Path, log: dict, settings: Settings, memory: MemorySettings
         "capitals": measure_capitals(model, tokenizer),
         "continuations": continue_all(model, tokenizer, settings),
         "sampled_stories": stories[:: max(1, len(stories) // 10)][:10],
-        **({} if model.config.model_type == "gpt2" else long_evaluation(model, tokenizer, memory)),
+        **({} if model.config.model_type == "gpt2" else long_evaluation(model, tokenizer, folder, memory)),
     }
 
 
 def long_evaluation(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: MemorySettings
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, settings: MemorySettings
 ) -> dict[str, object]:
-    """The memory of a model, and beside it the losses of the first storyteller on the documents that both have."""
+    """What a model remembers and how fast it loads, and the first storyteller's losses on the documents of both."""
     first = json.loads((STORYTELLER / "evaluation.json").read_text())
-    return {"memory": measure_memory(model, tokenizer, settings), "first_storyteller": {"held_out": first["held_out"]}}
+    return {
+        "memory": measure_memory(model, tokenizer, settings),
+        "first_storyteller": {"held_out": first["held_out"]},
+        "loading": measure_loading(folder),
+    }
 
 
 def write_card(folder: Path) -> None:
