@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -272,28 +272,54 @@ class Forward:
         return self.end_s - self.start_s
 
 
+class Stamped(Protocol):
+    """A request that has ended and holds its own times in seconds, all by one clock; `engine.Request` is one."""
+
+    arrival_s: float  # when it was sent
+    token_times_s: list[float]  # when each of its tokens was there
+    end_s: float | None  # `None` before its end
+
+
+@dataclass
+class RequestTimes:
+    """When a request was sent, and when each of its tokens was there, in seconds since the run began."""
+
+    arrival_s: float = 0.0
+    token_times_s: list[float] = field(default_factory=list)
+
+
 @dataclass
 class Trace:
-    """One row per forward of `run_static` or `run_continuous`; all times follow from them.
+    """When the requests of a run were sent and got their tokens; all times follow from that.
 
         trace = Trace()
-        run_continuous(requests, batch_size=8, trace=trace)
+        run_continuous(requests, batch_size=8, trace=trace)  # or run_static
         trace.forwards, trace.slot_utilization, trace.throughput
 
-    All requests count as sent when the run begins, so waiting for a slot is part of TTFT and latency.
-    A request without tokens has no TTFT; its entry is NaN, and so is the TPOT of a single token.
+        trace.read(engine.run(), slots=8)                    # the times that the engine's requests hold themselves
+
+    `run_static` and `run_continuous` get all requests when the run begins, the engine whenever they come. Waiting for
+    a slot is part of TTFT and latency. A request without tokens has no TTFT; its entry is NaN, and so is the TPOT of a
+    single token.
+
+    Attributes:
+        rows: the forwards, where the run was watched; none of those of an engine.
+        slots: how many requests can run at a time.
+        forwards: number of forward passes, prefill and decode; 0 where nobody has counted them.
+        requests: the times of every request, in the order in which they were given.
     """
 
     rows: list[Forward] = field(default_factory=list)
     slots: int = 0
-    request_count: int = 0
+    forwards: int = 0
+    requests: list[RequestTimes] = field(default_factory=list)
     _index: dict[int, int] = field(default_factory=dict, repr=False)
     _start: float = field(default=0.0, repr=False)
 
     def begin(self, requests: Sequence[Request], slots: int) -> None:
         """Called by the run when it starts. A trace that was used before is cleared."""
         self.rows.clear()
-        self.slots, self.request_count = slots, len(requests)
+        self.slots, self.forwards, self.requests = slots, 0, [RequestTimes() for _ in requests]
         self._index = {id(request): index for index, request in enumerate(requests)}
         self._start = perf_counter()
 
@@ -310,17 +336,37 @@ class Trace:
         yield
         _synchronize()
         end = perf_counter() - self._start
+        self.forwards += 1
         self.rows.append(Forward(phase, requests, gained, mask.shape[1], padded, start, end))
+        for index in gained:
+            self.requests[index].token_times_s.append(end)
+
+    def read(self, requests: Iterable[Stamped], *, slots: int = 0, forwards: int = 0) -> None:
+        """Take the times that requests hold themselves. The run began when the first of them was sent.
+
+        Raises ValueError if one has not ended. Nothing is changed then.
+        """
+        requests = list(requests)
+        unfinished = [index for index, request in enumerate(requests) if request.end_s is None]
+        if unfinished:
+            raise ValueError(f"{len(unfinished)} of {len(requests)} requests have not ended, first {unfinished[0]}")
+        start = min((request.arrival_s for request in requests), default=0.0)
+        self.rows.clear()
+        self.slots, self.forwards = slots, forwards
+        self.requests = [
+            RequestTimes(request.arrival_s - start, [time - start for time in request.token_times_s])
+            for request in requests
+        ]
 
     @property
-    def forwards(self) -> int:
-        """Number of forward passes, prefill and decode."""
-        return len(self.rows)
+    def request_count(self) -> int:
+        """Number of requests."""
+        return len(self.requests)
 
     @property
     def tokens(self) -> int:
         """Tokens generated over all requests."""
-        return sum(len(row.gained) for row in self.rows)
+        return sum(map(len, self.token_times_s()))
 
     @property
     def padded_tokens(self) -> int:
@@ -330,33 +376,34 @@ class Trace:
     @property
     def slot_utilization(self) -> float:
         """Share of slots x forwards that produced a token somebody asked for."""
-        return self.tokens / (self.slots * self.forwards) if self.rows else 0.0
+        return self.tokens / (self.slots * self.forwards) if self.slots * self.forwards else 0.0
 
     @property
     def total_s(self) -> float:
-        """From the beginning of the run to the end of its last forward."""
-        return self.rows[-1].end_s if self.rows else 0.0
+        """From the beginning of the run to its last token."""
+        return max((times[-1] for times in self.token_times_s() if times), default=0.0)
 
     @property
     def throughput(self) -> float:
         """Output tokens per second over all requests."""
-        return self.tokens / self.total_s if self.rows else 0.0
+        return self.tokens / self.total_s if self.tokens else 0.0
 
     def token_times_s(self) -> list[list[float]]:
         """For every request, when each of its tokens was there."""
-        times: list[list[float]] = [[] for _ in range(self.request_count)]
-        for row in self.rows:
-            for index in row.gained:
-                times[index].append(row.end_s)
-        return times
+        return [request.token_times_s for request in self.requests]
 
     def ttft_s(self) -> np.ndarray:
         """Time to first token of every request."""
-        return np.array([times[0] if times else np.nan for times in self.token_times_s()])
+        return self._since_arrival_s(0)
 
     def latency_s(self) -> np.ndarray:
         """Time to the last token of every request."""
-        return np.array([times[-1] if times else np.nan for times in self.token_times_s()])
+        return self._since_arrival_s(-1)
+
+    def _since_arrival_s(self, token: int) -> np.ndarray:
+        """From when each request was sent to its first (0) or last token (-1)."""
+        times = [(request.token_times_s, request.arrival_s) for request in self.requests]
+        return np.array([tokens[token] - arrival if tokens else np.nan for tokens, arrival in times])
 
     def tpot_s(self) -> np.ndarray:
         """Time per output token after the first, of every request."""

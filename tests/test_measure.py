@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import figures
 import measure
 from conftest import random_requests
+from engine import Engine, Sampling
 from helpers import Request, run_continuous, run_static
 from measure import Comparison, Timing, Trace, compare, memory_bandwidth, seconds_inside, step_seconds, timed
 
@@ -132,7 +134,59 @@ def test_times_of_requests_follow_from_the_rows(gpt2):
             assert total == pytest.approx(trace.latency_s()[index])
     assert len(trace.itl_s()) == sum(max(0, len(t) - 1) for t in times)
     assert trace.throughput == pytest.approx(trace.tokens / trace.total_s)
-    assert np.nanmax(trace.latency_s()) == trace.total_s
+    assert np.nanmax(trace.latency_s()) == trace.total_s == trace.rows[-1].end_s
+    assert times == [[row.end_s for row in trace.rows if index in row.gained] for index in range(len(requests))]
+
+
+@dataclass
+class Ended:
+    """What a trace reads of a request that holds its own times."""
+
+    arrival_s: float
+    token_times_s: list[float]
+    end_s: float | None = 0.0
+
+
+def test_times_that_requests_hold_themselves_by_hand():
+    """The first request is sent at 100 s; the second one later, and it is answered first."""
+    trace = Trace()
+    trace.read([Ended(100, [104, 105, 107]), Ended(102, [103]), Ended(103, [])], slots=2, forwards=4)
+    assert trace.token_times_s() == [[4, 5, 7], [3], []]
+    np.testing.assert_array_equal(trace.ttft_s(), [4, 1, np.nan])
+    np.testing.assert_array_equal(trace.latency_s(), [7, 1, np.nan])
+    np.testing.assert_array_equal(trace.tpot_s(), [1.5, np.nan, np.nan])
+    assert trace.itl_s().tolist() == [1, 2]
+    assert (trace.tokens, trace.total_s, trace.throughput) == (4, 7, 4 / 7)
+    assert (trace.request_count, trace.forwards, trace.slot_utilization) == (3, 4, 4 / 8)
+
+
+def test_a_request_that_has_not_ended_is_refused_and_changes_nothing():
+    trace = Trace()
+    trace.read([Ended(1, [2])])
+    with pytest.raises(ValueError, match="1 of 2 requests have not ended, first 1"):
+        trace.read([Ended(1, [2, 3]), Ended(1, [], None)])
+    assert trace.token_times_s() == [[1]] and (trace.slots, trace.forwards, trace.slot_utilization) == (0, 0, 0)
+
+
+def test_the_engines_requests_are_read_like_any_others(gpt2):
+    ticks = iter(range(100))
+    engine = Engine(gpt2, None, max_rows=2, step_tokens=2)
+    engine.clock = lambda: next(ticks)
+    for prompt, budget in (([1, 2, 3], 2), ([4], 1), ([5], 3)):
+        engine.add(prompt, Sampling(budget))  # at 0, 1 and 2 s; each of the steps ends a second after the one before
+    ended, trace = engine.run(), Trace()
+    trace.read(ended)
+    assert trace.token_times_s() == [request.token_times_s for request in ended] == [[4, 5], [4], [5, 6, 7]]
+    assert trace.ttft_s().tolist() == [4, 3, 3] and trace.total_s == 7 and trace.tokens == 6
+
+
+def test_a_trace_that_was_read_watches_a_run_again(gpt2):
+    trace = Trace()
+    trace.read([Ended(1, [2]), Ended(1, [2, 3])], slots=5, forwards=9)
+    run_static(random_requests(7), 2, model=gpt2, trace=trace)
+    assert trace.forwards == len(trace.rows) > 0 and trace.slots == 2 and trace.request_count == 7
+    trace.read([Ended(1, [2])])
+    assert trace.rows == [] and trace.request_count == 1
 
 
 def test_a_trace_can_be_used_again(gpt2):
