@@ -1,13 +1,13 @@
-"""The ladder: one workload at the size of GPT-2 on seven rungs, each of which removes one waste.
+"""The ladder: one workload at the size of GPT-2, rung by rung, each of which removes one waste.
 
     python benchmarks/ladder.py            measure, write benchmarks/results/ladder-<device>.json and print the table
     python benchmarks/ladder.py --quick    the same in under a minute, on a smaller workload; the numbers mean little
 
 The workload is the course's: 32 requests with prompts of 7 tokens, of which every 8th asks for 100 tokens and the
 others for 10. Eight are served at a time, and no answer ends before it has all its tokens. Every rung uses the public
-functions of code/ (rungs.py). The rungs are timed in turn, round after round, so that a machine that becomes slower
-slows all of them alike. The memory of each is measured in a process of its own (rung_memory.py). A rung whose weights
-cannot be packed on this machine is left out, and the result says so.
+functions of code/ (rungs.py), the last ones its engine. The rungs are timed in turn, round after round, so that a
+machine that becomes slower slows all of them alike. The memory of each is measured in a process of its own
+(rung_memory.py). A rung whose weights cannot be packed on this machine is left out, and the result says so.
 """
 
 from __future__ import annotations
@@ -125,15 +125,16 @@ def measure_rungs(
         warmup=0,
         progress="rounds",
     )
-    distinct = {id(model): model for model in models.values()}  # several rungs share the float32 one
+    keys = {rung.name: (id(models[rung.name]), rung.loop) for rung in rungs}  # several rungs share the float32 model
+    distinct = {keys[rung.name]: (rung.loop, models[rung.name]) for rung in rungs}
     steps = decode_steps(distinct, (1, slots), STEPS_PER_ROUND * repeats)
-    outside = {key: time_outside(model, requests, slots) for key, model in distinct.items()}
+    outside = {key: loop.time_outside(model, requests, slots) for key, (loop, model) in distinct.items()}
     return Measured(
         answers,
         forwards,
         timings,
-        {name: steps[id(model)] for name, model in models.items()},
-        {name: outside[id(model)] for name, model in models.items()},
+        {name: steps[key] for name, key in keys.items()},
+        {name: outside[key] for name, key in keys.items()},
         (before, memory_bandwidth(device=device)),
     )
 
@@ -156,10 +157,10 @@ def row_of(
 ) -> dict[str, Any]:
     """What the JSON says about one rung."""
     timing, forwards = measured.timings[rung.name], measured.forwards[rung.name]
-    first, before = rungs[0], rungs[max(0, rungs.index(rung) - 1)]
+    first, before = rungs[0].name, rung.beside or rungs[max(0, rungs.index(rung) - 1)].name
     floor_s = bytes_read(model) / measured.bandwidth
     steps = measured.steps[rung.name]
-    same = [one == other for one, other in zip(measured.answers[rung.name], measured.answers[first.name], strict=True)]
+    same = [one == other for one, other in zip(measured.answers[rung.name], measured.answers[first], strict=True)]
     return {
         "name": rung.name,
         "seconds": list(timing.seconds),
@@ -167,8 +168,10 @@ def row_of(
         "quartiles_s": list(timing.quartiles_s),
         "tokens_per_s": sum(request.max_tokens for request in requests) / timing.median_s,
         "forwards": forwards,
-        "times_the_rung_before": Comparison(measured.timings[before.name], timing).ratio,
-        "times_the_first": Comparison(measured.timings[first.name], timing).ratio,
+        "engine": rung.engine,
+        "rung_before": before,
+        "times_the_rung_before": Comparison(measured.timings[before], timing).ratio,
+        "times_the_first": Comparison(measured.timings[first], timing).ratio,
         "packed_layers": len(packed_layers(model)),
         "weight_bytes": size_in_bytes(model),
         "bytes_read_per_forward": bytes_read(model),
@@ -200,7 +203,10 @@ def table(result: dict[str, Any]) -> str:
             f"{row['weight_bytes'] / 1e6:7.0f}{step[1] * 1e3:10.1f}{step[slots] * 1e3:11.1f}"
             f"{row['floor_of_a_forward_s'] * 1e3:10.1f}{row['outside_the_model']['share_of_the_time']:9.1%}"
         )
-    lines.append("besides: the share of the time of continuous batching that is not spent in the model's forward")
+    lines.append(
+        "besides: the share of the time of continuous batching, or of the engine, that is not spent in the model's "
+        "forward; x before: on the engine's rungs, beside the rung of the same weights"
+    )
     lines += [
         f"{queue['requests']:6} requests queued: {queue['seconds_per_forward'] * 1e6:.0f} us besides, per forward"
         for queue in result["queues"]

@@ -1,6 +1,6 @@
 """The tables of README and of the note on the ladder, and the sentences that say what they mean.
 
-They come from what ladder.py and peers.py have measured, and from what the lessons have predicted.
+They come from what ladder.py, peers.py and engine_measures.py have measured, and from what the lessons have predicted.
 
     python benchmarks/report.py            print them
     python benchmarks/report.py --write    put them into README.md and notes/Ladder.md, and draw their figures again
@@ -15,7 +15,6 @@ import argparse
 import json
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+from markdown_text import listed, markdown, wrap
+from report_engine import engine_answers, engine_gain, engine_targets, plain_rungs
 from scoreboards import Scoreboard, saved_scoreboards
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -58,7 +59,7 @@ def ladder_table(result: dict[str, Any]) -> str:
 
 def answers_text(result: dict[str, Any]) -> str:
     """How many tokens change, on which model, and what that does not say."""
-    exact, rounded = ([row for row in result["rungs"] if row["exact"] is wanted] for wanted in (True, False))
+    exact, rounded = ([row for row in plain_rungs(result) if row["exact"] is wanted] for wanted in (True, False))
     requests, sample = result["requests"], result["storyteller_sample"]
     fewest = min(row["same_answers"] for row in exact)
     unchanged = "not one token changes" if fewest == requests else f"{fewest} of {requests} answers stay the same"
@@ -70,7 +71,8 @@ def answers_text(result: dict[str, Any]) -> str:
         "stay the same. But random weights say little about text. So the storyteller, which has "
         f"learned to write, answers {rounded[0]['storyteller_answers']} prompts on the same rungs (each begins with "
         f"{sample['answers_begin_with_tokens']} given tokens and gets up to {sample['answers_have_tokens_at_most']} "
-        f"new ones). Of these answers, {trained} stay the same. The storyteller has about six million parameters; "
+        f"new ones). Of these answers, {trained} stay the same. {engine_answers(result)}The storyteller has about six "
+        "million parameters; "
         "the same rounding may change more answers of a larger model, or fewer. In bf16, and on a GPU, a token may "
         "also change with the number of rows in the batch, because another kernel may then add up the same numbers in "
         "another order."
@@ -109,7 +111,7 @@ def count_and_clock(result: dict[str, Any]) -> str:
     """A paragraph per rung: what counting promises, what the clock says, and where the two disagree."""
     rungs, workload, slots = by_name(result), result["workload"], result["workload"]["slots"]
     kv, static, continuous = rungs["KV cache"], rungs["static batches"], rungs["continuous batching"]
-    packed, bf16, int8 = (row for row in result["rungs"][-3:])
+    packed, bf16, int8 = plain_rungs(result)[-3:]
     fewer = positions(workload, cached=False) / positions(workload, cached=True)
     one, many = ([row["decode_step_s"][rows] * 1e3 for row in (continuous, packed)] for rows in ("1", str(slots)))
     paragraphs = [
@@ -129,6 +131,7 @@ def count_and_clock(result: dict[str, Any]) -> str:
         f"{bf16['median_s']:.1f} and {int8['median_s']:.1f}, because not everything is weights: attention, some "
         "hundred small operations and the search for the largest of 50,257 logits do not shrink with them. The int8 "
         "of this rung rounds the output head too; the count of megabytes in Lesson 0 leaves the head in fp32.",
+        *engine_gain(result),
     ]
     return "\n".join(wrap(f"- {paragraph}", indent="  ") for paragraph in paragraphs)
 
@@ -300,7 +303,7 @@ def predictions_missed(boards: Sequence[Scoreboard]) -> str:
     return markdown(header, rows) if rows else wrap("None of them misses by more than 1.5 times.")
 
 
-# --- Markdown ----------------------------------------------------------------------------------------
+# --- Numbers -----------------------------------------------------------------------------------------
 
 
 def by_name(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -316,24 +319,6 @@ def step_ratio(row: dict[str, Any], rows: int) -> float:
 def megabytes(row: dict[str, Any]) -> str:
     """What one forward reads."""
     return f"{row['bytes_read_per_forward'] / 1e6:.1f}"
-
-
-def listed(words: Sequence[str]) -> str:
-    """a; a and b; a, b and c."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def wrap(text: str, indent: str = "") -> str:
-    """Lines as long as those of the notes."""
-    return "\n".join(textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent))
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with numbers on the right."""
-    columns = [[row[column] for row in rows] for column in range(len(header))]
-    numeric = [all(cell[:1].isdigit() or not cell for cell in column) for column in columns]
-    rule = ["---:" if right else "---" for right in numeric]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
 # --- The pages ---------------------------------------------------------------------------------------
@@ -354,6 +339,7 @@ class Block(NamedTuple):
 
 
 LADDER_PAGE = "notes/Ladder.md"
+ENGINE_RESULTS = "engine-cpu.json"
 BLOCKS = (
     Block("README.md", answers_text, "ladder-cpu.json"),
     Block(LADDER_PAGE, ladder_table, "ladder-cpu.json"),
@@ -366,6 +352,8 @@ BLOCKS = (
     Block(LADDER_PAGE, peers_caption, "peers-cpu.json"),
     Block(LADDER_PAGE, predictions_table),
     Block(LADDER_PAGE, predictions_missed),
+    # Once there are results, the page needs a place for them.
+    *([Block(LADDER_PAGE, engine_targets, ENGINE_RESULTS)] if (RESULTS / ENGINE_RESULTS).exists() else []),
 )
 
 

@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from corpus import documents
+from engine_serving import serve_by_engine
 from evaluate import document_losses, encode
 from helpers import STORYTELLER, Request, load_model, run_continuous
-from rungs import Rung
+from rungs import Prepare, Rung
 
 SEED, DOCUMENTS = "ladder", 60  # another sample than those of the model card and of Lesson 4
 ANSWERS, PROMPT_TOKENS, NEW_TOKENS = 32, 12, 40
@@ -29,14 +30,19 @@ def storyteller_quality(rungs: Sequence[Rung], device: str) -> tuple[dict[str, A
     encoded = encode(tokenizer, list(documents(SEED, DOCUMENTS, held_out=True)))
     prompts = [Request(ids[:PROMPT_TOKENS], NEW_TOKENS) for ids in encoded[:ANSWERS]]
     unchanged = answers_of(model, prompts)
+    made: dict[Prepare, tuple[PreTrainedModel, float]] = {}  # of rungs with the same weights
     tokens, rows = 0, []
     for rung in tqdm(rungs, desc="storyteller"):
-        changed = rung.prepare(model)
-        value, tokens = perplexity(changed, encoded)
+        if rung.prepare not in made:
+            changed = rung.prepare(model)
+            value, tokens = perplexity(changed, encoded)
+            made[rung.prepare] = changed, value
+        changed, value = made[rung.prepare]
+        answers = engine_answers(changed, prompts) if rung.engine else answers_of(changed, prompts)
         rows.append(
             {
                 "storyteller_perplexity": value,
-                "storyteller_same_answers": sum(map(list.__eq__, answers_of(changed, prompts), unchanged)),
+                "storyteller_same_answers": sum(map(list.__eq__, answers, unchanged)),
                 "storyteller_answers": len(unchanged),
             }
         )
@@ -53,6 +59,11 @@ def storyteller_quality(rungs: Sequence[Rung], device: str) -> tuple[dict[str, A
 def answers_of(model: PreTrainedModel, prompts: list[Request]) -> list[list[int]]:
     """The tokens of every answer, served by continuous batching."""
     return [request.output_ids for request in run_continuous(prompts, 8, model=model)]
+
+
+def engine_answers(model: PreTrainedModel, prompts: list[Request]) -> list[list[int]]:
+    """The tokens of every answer, served by the engine."""
+    return [request.output_ids for request in serve_by_engine(model, prompts, 8, None)]
 
 
 def perplexity(model: PreTrainedModel, encoded: list[list[int]]) -> tuple[float, int]:

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from engine_serving import ENGINE_LOOP, serve_by_engine
 from helpers import Request, generate_tokens, run_continuous, run_static
 from linear import linear_layers
 from measure import Trace
 from packed import pack_model, packed_layers
+from rung_steps import HELPERS_LOOP, Loop
 from utils import quantize_model
 
+Prepare = Callable[[PreTrainedModel], PreTrainedModel]
 Serve = Callable[[PreTrainedModel, list[Request], int, Trace | None], list[Request]]
 
 
@@ -30,13 +33,22 @@ class Rung:
             its sums differs. On a CPU that has changed no token of this workload; on a GPU, where the kernel depends
             on the number of rows, it may.
         packed: whether every linear layer must be packed for it to deserve its name.
+        loop: what runs the forwards of its single steps.
+        beside: the rung that it is compared with; `None` is the one before.
     """
 
     name: str
-    prepare: Callable[[PreTrainedModel], PreTrainedModel]
+    prepare: Prepare
     serve: Serve
     exact: bool = True
     packed: bool = False
+    loop: Loop = HELPERS_LOOP
+    beside: str | None = None
+
+    @property
+    def engine(self) -> bool:
+        """Whether the engine serves it."""
+        return self.loop is ENGINE_LOOP
 
 
 # --- Models ------------------------------------------------------------------------------------------
@@ -105,6 +117,12 @@ def continuous(model: PreTrainedModel, requests: list[Request], slots: int, trac
 
 # --- The rungs ---------------------------------------------------------------------------------------
 
+
+def engine_rung(name: str, prepare: Prepare, beside: str, *, exact: bool = True) -> Rung:
+    """The engine on the packed weights of another rung."""
+    return Rung(name, prepare, serve_by_engine, exact, packed=True, loop=ENGINE_LOOP, beside=beside)
+
+
 RUNGS = (
     Rung("one at a time, no cache", as_it_is, one_at_a_time_without_cache),
     Rung("KV cache", as_it_is, one_at_a_time),
@@ -113,6 +131,9 @@ RUNGS = (
     Rung("packed weights, fp32", pack_model, continuous, packed=True),
     Rung("packed weights, bf16", packed_bf16, continuous, exact=False, packed=True),
     Rung("packed int8, head too", packed_int8, continuous, exact=False, packed=True),
+    engine_rung("engine, packed fp32", pack_model, "packed weights, fp32"),
+    engine_rung("engine, packed bf16", packed_bf16, "packed weights, bf16", exact=False),
+    engine_rung("engine, packed int8", packed_int8, "packed int8, head too", exact=False),
 )
 
 
@@ -131,10 +152,14 @@ def find_rung(name: str, device: str) -> Rung:
 def prepare_models(
     rungs: Sequence[Rung], model: PreTrainedModel
 ) -> tuple[dict[str, PreTrainedModel], list[dict[str, str]]]:
-    """The model of every rung by name, and the rungs that are left out because their weights cannot be packed."""
+    """The model of every rung by name, and the rungs that are left out because their weights cannot be packed.
+
+    Rungs with the same weights share one model.
+    """
     models, left_out = {}, []
+    made: dict[Prepare, PreTrainedModel] = {}
     for rung in rungs:
-        prepared = rung.prepare(model)
+        prepared = made[rung.prepare] = made.get(rung.prepare) or rung.prepare(model)
         reason = why_not_packed(prepared) if rung.packed else None
         if reason:
             left_out.append({"name": rung.name, "reason": reason})

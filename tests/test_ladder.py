@@ -45,7 +45,7 @@ def test_rungs_up_to_packed_fp32_change_no_token(result):
     rows = {row["name"]: row for row in result["rungs"]}
     assert list(rows) == [rung.name for rung in rungs.RUNGS]
     exact = [row for row in rows.values() if row["exact"]]
-    assert len(exact) == 5 and all(row["same_answers"] == result["requests"] for row in exact)
+    assert len(exact) == 6 and all(row["same_answers"] == result["requests"] for row in exact)
     assert all(0 <= row["same_answers"] <= result["requests"] for row in rows.values())
 
 
@@ -57,20 +57,34 @@ def test_forwards_are_those_that_can_be_counted(result):
     assert forwards["one at a time, no cache"] == forwards["KV cache"] == result["tokens"]
     assert forwards["static batches"] == 2 * per_batch
     assert per_batch <= forwards["continuous batching"] < forwards["static batches"]
-    assert len({forwards[rung.name] for rung in rungs.RUNGS[3:]}) == 1
+    assert len({forwards[rung.name] for rung in rungs.RUNGS[3:] if not rung.engine}) == 1
+    budgets = [request.max_tokens for request in QUICK.make(100)]
+    (by_engine,) = {forwards[rung.name] for rung in rungs.RUNGS if rung.engine}
+    assert by_engine == simulated_steps(budgets, workload["slots"]) < forwards["continuous batching"]
+
+
+def simulated_steps(budgets: list[int], slots: int) -> int:
+    """The engine's steps counted without a model: whoever is admitted gets a first token in the same step."""
+    waiting, running, steps = list(budgets), [], 0
+    while waiting or running:
+        running += [waiting.pop(0) for _ in range(min(slots - len(running), len(waiting)))]
+        running = [left - 1 for left in running if left > 1]
+        steps += 1
+    return steps
 
 
 def test_rates_and_ratios_follow_from_the_seconds(result):
-    first = result["rungs"][0]
-    before = first
+    first, rows = result["rungs"][0], {row["name"]: row for row in result["rungs"]}
+    assert [row["rung_before"] for row in result["rungs"]][:3] == ["one at a time, no cache"] * 2 + ["KV cache"]
+    assert rows["engine, packed bf16"]["rung_before"] == "packed weights, bf16"
     for row in result["rungs"]:
+        before = rows[row["rung_before"]]
         assert len(row["seconds"]) == 1 and row["median_s"] == row["seconds"][0] > 0
         assert row["tokens_per_s"] == pytest.approx(result["tokens"] / row["median_s"])
         assert row["times_the_first"] == pytest.approx(first["median_s"] / row["median_s"])
         assert row["times_the_rung_before"] == pytest.approx(before["median_s"] / row["median_s"])
         floor_s = row["forwards"] * row["bytes_read_per_forward"] / result["bandwidth_bytes_per_s"]
         assert row["times_the_floor"] == pytest.approx(row["median_s"] / floor_s)
-        before = row
 
 
 def test_the_machine_is_described_and_no_path_is_told(result):
@@ -128,6 +142,12 @@ def test_packed_rungs_are_packed_and_the_others_are_not(result):
     assert result["left_out"] == []
 
 
+def test_rungs_with_the_same_weights_share_one_model(gpt2):
+    models, _ = rungs.prepare_models(rungs.RUNGS, gpt2.float())
+    assert models["engine, packed int8"] is models["packed int8, head too"] is not models["packed weights, bf16"]
+    assert len({id(model) for model in models.values()}) == 4
+
+
 def without_a_kernel(monkeypatch, kind: str) -> None:
     """A machine that lacks the kernel of one kind of packed layer."""
 
@@ -141,7 +161,8 @@ def test_a_rung_that_cannot_be_packed_is_left_out_and_named(gpt2, monkeypatch):
     without_a_kernel(monkeypatch, "PackedLinear")
     with pytest.warns(UserWarning, match="left 9 linear layers as they are"):
         models, left_out = rungs.prepare_models(rungs.RUNGS, gpt2.float())
-    assert [row["name"] for row in left_out] == ["packed weights, fp32", "packed weights, bf16"]
+    kinds = ["packed weights, fp32", "packed weights, bf16", "engine, packed fp32", "engine, packed bf16"]
+    assert [row["name"] for row in left_out] == kinds
     assert left_out[0]["reason"].startswith("9 of 9 linear layers could not be packed")
     assert list(models) == [rung.name for rung in rungs.RUNGS if rung.name not in {row["name"] for row in left_out}]
     remarks = ladder.remarks({"left_out": left_out, "rungs": [], "requests": 8})
@@ -217,7 +238,8 @@ def test_an_embedding_that_is_only_looked_up_is_not_read(gpt2):
 
 
 def test_packed_fp32_leaves_the_storyteller_alone_and_int8_nearly():
-    sample, (first, packed, _, int8) = rung_quality.storyteller_quality(rungs.RUNGS[3:], "cpu")
+    sample, (first, packed, _, int8, engine) = rung_quality.storyteller_quality(rungs.RUNGS[3:8], "cpu")
+    assert rungs.RUNGS[7].engine and engine == packed
     assert packed["storyteller_same_answers"] == packed["storyteller_answers"] == 32
     assert packed["storyteller_perplexity"] == pytest.approx(first["storyteller_perplexity"], abs=2e-3)
     assert int8["storyteller_perplexity"] == pytest.approx(first["storyteller_perplexity"], rel=0.01)
