@@ -20,9 +20,9 @@ bfloat16) that do nothing else meanwhile; the 2 hours are arithmetic on measured
         --log models/training/training_log_llama.json                    # about 6 minutes
     python models/training/train_adapters.py                             # about 12 minutes, 3 for each voice
 
-The resumed run takes its plan from the checkpoint. To change the budget, give `--tokens` with the first of the two
-runs: windows grow, and the learning rate falls, at shares of it. Do not give `--minutes`: it would end the run before
-the long windows have had their share. After an interruption, repeat the third command.
+The resumed run takes its plan from the checkpoint. To change the budget, give `--tokens`, best with the first of the
+two runs: windows grow, and the learning rate falls, at shares of it. Do not give `--minutes`: it would end the run
+before the long windows have had their share. After an interruption, repeat the third command.
 
 Measured, 4,096 tokens a step: 5,173 tokens/s in windows of 256 tokens, 4,516 of 512, 4,247 of 1,024, 3,273 of 2,048;
 one core alone has 2,764, 2,530, 2,256 and 1,726. The plan's windows make that
@@ -310,10 +310,11 @@ def describe_hardware(device: str) -> str:
     return f"{torch.cuda.get_device_name()}, bfloat16 autocast"
 
 
-def resume_trainer(checkpoint: Path, device: str, compiled: bool = False) -> Trainer:
-    """A trainer in the state that `save_checkpoint` left."""
+def resume_trainer(checkpoint: Path, device: str, compiled: bool = False, tokens: int | None = None) -> Trainer:
+    """A trainer in the state that `save_checkpoint` left, with another budget if `tokens` says one."""
     state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
-    plan = Plan(**state["plan"])
+    saved = Plan(**state["plan"])
+    plan = dataclasses.replace(saved, tokens=tokens or saved.tokens)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint / "tokenizer")
     model = build_model(plan, tokenizer.eos_token_id)
     model.load_state_dict(state["model"])
@@ -322,6 +323,8 @@ def resume_trainer(checkpoint: Path, device: str, compiled: bool = False) -> Tra
     for name in RUN_STATE:
         setattr(trainer, name, state[name])
     trainer.events.append(f"resumed at step {trainer.step}")
+    if plan != saved:
+        trainer.events.append(f"budget changed from {saved.tokens:,} to {plan.tokens:,} tokens at step {trainer.step}")
     return trainer
 
 
@@ -366,7 +369,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--architecture", choices=list(PLANS), default="gpt2", help="which model (default gpt2)")
-    add("--tokens", type=int, help="token budget (default: the plan's)")
+    add("--tokens", type=int, help="token budget (default: the plan's); with --resume a new one")
     add("--minutes", type=float, help="time budget; the run ends at whichever budget is used up first")
     add("--tokens-per-step", type=int, help="trained positions per step")
     add("--peak-rate", type=float, help="highest learning rate")
@@ -415,7 +418,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     out, checkpoint, log_path = choose_paths(arguments)
     trainer = (
-        resume_trainer(checkpoint, arguments.device, arguments.compile)
+        resume_trainer(checkpoint, arguments.device, arguments.compile, arguments.tokens)
         if arguments.resume
         else start_trainer(make_plan(arguments), checkpoint, arguments.device, arguments.compile)
     )
