@@ -95,20 +95,21 @@ class Service:
         return None if model == self.served.name else model
 
     def check(self, body: Wanted, prompts: int) -> None:
-        """Raises ApiError if what is wanted for so many prompts can never be had."""
+        """Raises ApiError if what is wanted for so many prompts can never be had, or not now."""
         if body.stream_options is not None and not body.stream:
             raise ApiError(400, "stream_options go with stream: true only", param="stream_options")
         answers, most = prompts * body.answers, self.driver.most_open
         if answers > most:
             message = f"{prompts} prompts with {body.answers} answers each; at most {most} answers are taken at once"
             raise ApiError(400, message, param="n" if prompts == 1 else "prompt")
+        self.driver.check_room(answers)
 
-    async def ids(self, text: str, special: bool = True) -> list[int]:
+    async def ids(self, text: str, field: str = "prompt", special: bool = True) -> list[int]:
         """A prompt's tokens. Raises ApiError if the text is so long that it cannot fit, whatever its tokens are."""
         most = self.served.context * self.longest_token
         if len(text) > most:
             message = f"the prompt has {len(text)} characters; the context of {self.served.context} tokens holds {most}"
-            raise ApiError(400, message, param="prompt", code="context_length_exceeded")
+            raise ApiError(400, message, param=field, code="context_length_exceeded")
         loop = asyncio.get_running_loop()
         encoded = await loop.run_in_executor(
             self.tokenizing, lambda: self.served.tokenizer(text, add_special_tokens=special)
@@ -166,7 +167,7 @@ def create_app(served: Served, settings: Settings) -> FastAPI:
     add_answers(app, service)
     add_lookups(app, service)
     add_watching(app, service)
-    without_422(app)
+    describe(app, served.models)
     return app
 
 
@@ -181,7 +182,7 @@ def add_answers(app: FastAPI, service: Service) -> None:
         service.check(body, len(body.prompts))
         prompts = [await service.ids(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
         wishes = [Wish(ids, sampling, adapter) for ids in prompts for sampling in samplings]
-        reply = CompletionReply(body.model, served.created, service.texts, len(prompts))
+        reply = CompletionReply(body.model, service.texts, len(prompts))
         return await service.answer(request, body, wishes, reply, "prompt")
 
     @app.post("/v1/chat/completions", response_model=replies.ChatCompletion, responses=told)
@@ -193,14 +194,12 @@ def add_answers(app: FastAPI, service: Service) -> None:
             raise ApiError(400, message, param="max_tokens")
         if body.top_logprobs is not None and not body.logprobs:
             raise ApiError(400, "top_logprobs go with logprobs: true only", param="top_logprobs")
-        ids = await service.ids(chat_text(service, body), special=False)
+        ids = await service.ids(chat_text(service, body), "messages", special=False)
         fits = max(1, served.context - len(ids))
         logprobs = body.top_logprobs or 0 if body.logprobs else None
         samplings = body.sampling(body.max_tokens or body.max_completion_tokens or fits, logprobs, served.chat_stop)
         wishes = [Wish(ids, sampling, adapter) for sampling in samplings]
-        return await service.answer(
-            request, body, wishes, ChatReply(body.model, served.created, service.texts, 1), "messages"
-        )
+        return await service.answer(request, body, wishes, ChatReply(body.model, service.texts, 1), "messages")
 
 
 def chat_text(service: Service, body: ChatBody) -> str:
@@ -233,7 +232,7 @@ def add_lookups(app: FastAPI, service: Service) -> None:
     async def tokenize(body: TokenizeBody) -> Response:
         if body.model is not None:
             service.adapter(body.model)
-        ids = await service.ids(body.prompt, body.add_special_tokens is not False)
+        ids = await service.ids(body.prompt, special=body.add_special_tokens is not False)
         return JSON({"tokens": ids, "count": len(ids), "max_model_len": served.context})
 
     @app.get("/health", response_model=replies.Health)
@@ -268,8 +267,8 @@ def page(status: int) -> Response:
     return HTMLResponse(PAGE.read_text(encoding="utf-8"), status)
 
 
-def without_422(app: FastAPI) -> None:
-    """Take out of /openapi.json what FastAPI adds: a refusal that this server does not use, and its schemas."""
+def describe(app: FastAPI, models: list[str]) -> None:
+    """Have /openapi.json name the models, and leave out the refusal (422) that is FastAPI's and never comes here."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -277,8 +276,11 @@ def without_422(app: FastAPI) -> None:
         for operations in schema["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+        schemas = schema["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
-            schema["components"]["schemas"].pop(name, None)
+            schemas.pop(name, None)
+        for name in ("CompletionBody", "ChatBody"):
+            schemas[name]["properties"]["model"]["enum"] = models
         return schema
 
     app.openapi = openapi

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from .errors import JSON, ApiError, refusal, to_json
 
 MOST_BODY_BYTES = 2**20
 MOST_SKIPPED_BYTES = 2**26  # a body above the limit is read to its end, and forgotten, so that the client can read why
+SEND_BUFFER_BYTES = 2**17  # in the kernel, for each connection: an answer to a slow reader should not pile up there
 DEFAULT_TIMEOUT_S = 10.0
 OPEN_TO_ALL = "/health"
 
@@ -133,6 +135,7 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.app_state = {**self.app_state, "abort": transport.abort}
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._watch()
 
     def data_received(self, data: bytes) -> None:

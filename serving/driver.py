@@ -129,16 +129,22 @@ class Driver:
         """How many answers may be open."""
         return self.scheduler.max_rows + self.queue
 
+    def check_room(self, answers: int) -> None:
+        """Raises ApiError if so many answers cannot be let in now: the server is full or stops, or its engine has."""
+        if self.draining:
+            raise server_full("the server is about to stop; ask again in a moment")
+        if not self.is_alive:
+            raise engine_failed()
+        if self.open + answers > self.most_open:
+            most = f"{self.scheduler.max_rows} run and {self.queue} wait at most"
+            raise server_full(f"the server is full: {self.open} answers are under way, {most}; ask again in a moment")
+
     async def submit(self, wishes: Sequence[Wish], streamed: bool) -> Call:
         """Have the engine take a call: all of its wishes or none.
 
-        Raises ApiError (503): the server is full, or it stops. ValueError, TypeError: the engine refuses a wish.
+        Raises ApiError as `check_room` does. ValueError, TypeError: the engine refuses a wish.
         """
-        if self.draining:
-            raise server_full("the server is about to stop; ask again in a moment")
-        if self.open + len(wishes) > self.most_open:
-            most = f"{self.scheduler.max_rows} run and {self.queue} wait at most"
-            raise server_full(f"the server is full: {self.open} answers are under way, {most}; ask again in a moment")
+        self.check_room(len(wishes))
         self._count(len(wishes))
         call = Call(wishes, streamed)
         self._commands.put(partial(self._add, call))
@@ -204,12 +210,23 @@ class Driver:
         if not call.taken.done():
             call.taken.set_exception(error)
 
+    def _died(self, calls: list[Call]) -> None:
+        """The thread has ended by a fault of its own, on the event loop: nobody waits for it."""
+        for call in calls:
+            call.left = 0
+            call.fail(engine_failed())
+        self._count(-self.open)
+
     # --- In the engine's thread ---------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while self._goes_on:
-            self._obey()
-            self._step()
+        try:
+            while self._goes_on:
+                self._obey()
+                self._step()
+        except BaseException:
+            LOG.exception("the engine's thread has ended; nothing can be served any more")
+            self._loop.call_soon_threadsafe(self._died, [call for call, _ in self._calls.values()])
 
     def _obey(self) -> None:
         """Do what was asked for since the last step; wait for something to do if there is nothing."""

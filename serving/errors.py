@@ -87,7 +87,7 @@ def server_full(message: str) -> ApiError:
 
 def engine_failed() -> ApiError:
     """500: the forward of a step raised; what it raised is in the server's log only."""
-    return ApiError(500, "the model failed while it computed this answer; the server goes on", code="forward_failed")
+    return ApiError(500, "the model failed while it computed this answer", code="forward_failed")
 
 
 def install(app: FastAPI) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from time import time
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -26,8 +28,15 @@ class TokenTexts:
 
     def __call__(self, token: int) -> str:
         """Its text; for a token that is no whole character, which has none by itself, "token_id:" and its id."""
-        text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        text = self._decoded(token)
         return f"token_id:{token}" if INCOMPLETE in text else text
+
+    def size(self, token: int) -> int:
+        """About how many characters it adds to a text."""
+        return len(self._decoded(token))
+
+    def _decoded(self, token: int) -> str:
+        return self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
 
 
 class Reply:
@@ -40,10 +49,10 @@ class Reply:
     whole: str
     chunk: str
 
-    def __init__(self, model: str, created: int, texts: TokenTexts, prompts: int) -> None:
-        self.head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": created, "model": model}
+    def __init__(self, model: str, texts: TokenTexts, prompts: int) -> None:
+        self.head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time()), "model": model}
         self.texts, self.prompts = texts, prompts
-        self.offsets: dict[int, int] = {}  # how many characters of each answer went out
+        self.offsets: dict[int, int] = {}  # where in each answer its next token begins, where logprobs are wanted
 
     def all(self, requests: Sequence[Request]) -> dict[str, Any]:
         """The whole reply, when all answers have ended."""
@@ -57,8 +66,8 @@ class Reply:
         """A chunk of a stream: what one step brought for one answer."""
         index, event, tokens = piece
         offset = self.offsets.get(index, 0)
-        self.offsets[index] = offset + len(event.text)
         logprobs = event.request.logprobs[tokens - len(event.ids) : tokens]
+        self.offsets[index] = offset + sum(self.texts.size(each.token) for each in logprobs)
         choice = self.chunk_choice(piece, logprobs, offset) | {"finish_reason": event.finish_reason}
         return {**self.head, "object": self.chunk, "choices": [choice]}
 
@@ -92,21 +101,17 @@ class CompletionReply(Reply):
     prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
     def choice(self, index: int, text: str, logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
-        shown = self.logprobs(text, logprobs, offset) if logprobs else None
+        shown = self.logprobs(logprobs, offset) if logprobs else None
         return {"index": index, "text": text, "logprobs": shown}
 
     def chunk_choice(self, piece: Piece, logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
         return self.choice(piece.index, piece.event.text, logprobs, offset)
 
-    def logprobs(self, text: str, logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
-        """Four lists, one entry per token; an offset is where the token's own text would begin in the answer."""
-        tokens = [self.texts(each.token) for each in logprobs]
-        offsets = []
-        for each in logprobs:
-            offsets.append(offset)
-            offset += len(self.texts.tokenizer.decode([each.token], clean_up_tokenization_spaces=False))
+    def logprobs(self, logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+        """Four lists, one entry per token; an offset is where in the answer the token's own text begins."""
+        *offsets, _ = accumulate((self.texts.size(each.token) for each in logprobs), initial=offset)
         return {
-            "tokens": tokens,
+            "tokens": [self.texts(each.token) for each in logprobs],
             "token_logprobs": [finite(each.logprob) for each in logprobs],
             "top_logprobs": [self.likeliest(each.likeliest) for each in logprobs],
             "text_offset": offsets,

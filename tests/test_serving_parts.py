@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +20,7 @@ from serving import driver, loading
 from serving.driver import Driver, Wish
 from serving.errors import ApiError, from_validation, to_json
 from serving.fields import ChatBody, CompletionBody
-from serving.watching import Slots
+from serving.watching import Slots, Step
 
 # --- Adapters, template -------------------------------------------------------------------------------
 
@@ -101,13 +103,12 @@ def test_who_runs_keeps_a_slot_and_the_lowest_free_one_is_given_away():
     assert slots.of == {"c": 2, "d": 0, "e": 1}
 
 
-def with_driver(work, **sizes) -> list:
-    """Run `work(driver, steps)` on an event loop beside an engine; the steps it has told."""
-    steps: list = []
+def with_driver(work: Callable[[Driver], Awaitable[None]], told: list[Step] | None = None) -> None:
+    """Run `work` on an event loop beside an engine, whose steps go to `told`."""
 
     async def run() -> None:
         engine = Engine(tiny_model("llama"), None, max_rows=2, max_waiting=100)
-        runs = Driver(engine, sizes.get("queue", 10), steps.append)
+        runs = Driver(engine, 10, ([] if told is None else told).append)
         runs.start()
         try:
             await asyncio.wait_for(work(runs), 60)
@@ -116,7 +117,6 @@ def with_driver(work, **sizes) -> list:
         engine.scheduler.check()
 
     asyncio.run(run())
-    return steps
 
 
 def wish(ids: list[int], **wishes) -> Wish:
@@ -161,8 +161,46 @@ def test_a_caller_that_leaves_while_its_call_is_taken_leaves_nothing():
         while runs.open:
             await asyncio.sleep(0.01)
 
-    steps = with_driver(work)
+    steps: list[Step] = []
+    with_driver(work, steps)
     assert [ended.reason for step in steps for ended in step.ended] == ["cancelled"]
+
+
+def test_a_cancelled_call_is_gone_within_two_steps():
+    async def work(runs: Driver) -> None:
+        forward = runs.engine.paged.forward
+        runs.engine.paged.forward = lambda work: (sleep(0.01), forward(work))[1]
+        call = await runs.submit([wish([1], max_tokens=90)] * 2, streamed=True)
+        await call.pieces()
+        before = len(told)
+        runs.cancel(call)
+        while runs.open:
+            await asyncio.sleep(0.001)
+        assert len(told) - before <= 2
+        assert runs.engine.scheduler.blocks.available == runs.engine.scheduler.blocks.count
+
+    told: list[Step] = []
+    with_driver(work, told)
+    assert [ended.reason for step in told for ended in step.ended] == ["cancelled", "cancelled"]
+
+
+def test_when_the_thread_ends_by_a_fault_nobody_waits_for_it(monkeypatch, caplog):
+    async def work(runs: Driver) -> None:
+        call = await runs.submit([wish([1], max_tokens=90)], streamed=True)
+        monkeypatch.setattr(runs, "_tell", None)
+        with pytest.raises(ApiError) as failure:
+            while await call.pieces():
+                pass
+        assert failure.value.status == 500 and not runs.open
+        while runs.is_alive:
+            await asyncio.sleep(0.001)
+        with pytest.raises(ApiError) as failure:
+            await runs.submit([wish([1])], streamed=True)
+        assert failure.value.status == 500
+        await runs.drain(0)
+
+    with_driver(work)
+    assert "thread has ended" in caplog.text
 
 
 def test_an_adapter_can_be_loaded_while_others_are_served(tmp_path):
