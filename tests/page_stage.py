@@ -1,4 +1,4 @@
-"""A small server without a model, which says to the page what a test wants it to say, and steps to say."""
+"""A small server without a model, which says to the page what a test wants; steps to say; the page before it."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Stage:
 
     bodies: list[dict] = field(default_factory=list)  # of all requests for answers, in the order in which they came
     listeners: list[queue.Queue] = field(default_factory=list)  # one per open stream of steps
-    connections: int = 0  # streams of steps so far
+    down: bool = False  # no stream of steps begins
     key: str | None = None
     refuse: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # status and headers of the next answers
-    pieces: list[str] = field(default_factory=lambda: ["a", " mouse", "."])  # of every answer
+    pieces: list = field(default_factory=lambda: ["a", " mouse", "."])  # of every answer; messages; `END` cuts it
     more: threading.Event = field(default_factory=threading.Event)  # answers wait for it after their first piece
     gone: threading.Event = field(default_factory=threading.Event)  # somebody left in the middle of an answer
     server: dict = field(default_factory=lambda: dict(SERVER))
@@ -67,10 +67,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/":
             self._answer(200, PAGE.read_bytes(), {"Content-Type": "text/html; charset=utf-8"})
-        elif self.path == "/live" and self._may():
-            self._live()
-        elif self.path != "/live":
+        elif self.path != "/live" or self.stage.down:
             self._refuse(404)
+        elif self._may():
+            self._live()
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -89,7 +89,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _live(self) -> None:
         messages: queue.Queue = queue.Queue()
-        self.stage.connections += 1
         messages.put({"server": self.stage.server})
         self.stage.listeners.append(messages)
         try:
@@ -106,16 +105,23 @@ class Handler(BaseHTTPRequestHandler):
         prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
         try:
             self._begin_stream()
-            for number, piece in enumerate(self.stage.pieces):
-                reason = "length" if number == len(self.stage.pieces) - 1 else None
-                for index in range(len(prompts)):
-                    choice = {"index": index, "text": piece, "finish_reason": reason}
-                    self._chunk(FRAME.format(json.dumps({"choices": [choice]})))
+            for piece in self.stage.pieces:
+                self._say(piece, len(prompts))
                 self._wait_while_somebody_reads()
             self._chunk(FRAME.format("[DONE]"))
             self._chunk("")
         except OSError:
             self.stage.gone.set()
+            self.close_connection = True
+
+    def _say(self, piece: object, prompts: int) -> None:
+        """Send a piece of the answer to each prompt, a message, or nothing any longer."""
+        if piece is END:
+            raise OSError("cut off")
+        reason = "length" if piece is self.stage.pieces[-1] else None
+        choices = [{"index": index, "text": piece, "finish_reason": reason} for index in range(prompts)]
+        for message in [piece] if isinstance(piece, dict) else [{"choices": [choice]} for choice in choices]:
+            self._chunk(FRAME.format(json.dumps(message)))
 
     def _wait_while_somebody_reads(self) -> None:
         while not self.stage.more.wait(0.05):
@@ -224,3 +230,30 @@ def simulate(waiting: list[Asked], first_step: int = 0, time_s: float = 0.0) -> 
         blocks = {"free": SERVER["cache_blocks"] - used - kept, "cached": kept, "used": used}
         steps.append({**step, "waiting": len(waiting), "blocks": blocks, "ended": [asked.end() for asked in ended]})
     return steps
+
+
+# ---------------------------------------------------------------------------------------------------
+# The page
+
+
+@contextmanager
+def open_page(chromium: Any, stage: Stage, width: int = 1280, **options: Any) -> Iterator[Any]:
+    """The page, not necessarily connected yet."""
+    page = chromium.new_page(viewport={"width": width, "height": 900}, **options)
+    page.set_default_timeout(60_000)
+    page.goto(stage.url)
+    yield page
+    page.close()
+
+
+def link_is(page: Any, text: str) -> None:
+    """Wait until the page says this of its connection."""
+    page.locator("#link", has_text=text).wait_for()
+
+
+def show(page: Any, stage: Stage, steps: list[dict], columns: int = 240) -> None:
+    """Send steps, and wait until they are drawn and all texts are up to date."""
+    page.get_by_label("Steps shown").select_option(str(columns))
+    stage.say(*steps)
+    wait_for(lambda: page.evaluate("state.latest?.step") == steps[-1]["step"], "the page took no steps")
+    page.evaluate("new Promise(done => { requestDraw(); setTimeout(done, 600); })")
