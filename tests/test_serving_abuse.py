@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import socket
@@ -18,7 +17,7 @@ import psutil
 import pytest
 
 from engine import Sampling
-from serving_process import Server, chunks_of, eventually, read_all, request_bytes, write_model
+from serving_process import Server, chunks_of, eventually, program, read_all, request_bytes, write_model
 
 ROWS, QUEUE, TIMEOUT_S, POISON, STEP_S = 4, 60, 3, 7, 0.01
 CACHE_TOKENS = 544  # one request of the whole context fits, and not two of half of it
@@ -103,22 +102,17 @@ def test_of_many_those_who_stay_get_all(server, client):
 
 
 def test_a_thousand_requests_at_once_are_answered_or_refused_none_lost_none_doubled(server, client):
-    async def ask(number: int, port: int) -> tuple[int, str]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        body = {"model": "tiny", "prompt": [number % 6, number // 6 + 8], "max_tokens": 2, "ignore_eos": True}
-        body["stream"] = number % 2 == 0
-        writer.write(request_bytes("/v1/completions", json.dumps(body).encode(), "Connection: close"))
-        reply = (await asyncio.wait_for(reader.read(), 200)).decode()
-        writer.close()
-        return int(reply.split(" ", 2)[1]), reply
-
-    async def ask_all() -> list[tuple[int, str]]:
-        return await asyncio.gather(*(ask(number, server.port) for number in range(1000)))
-
+    program.allow_many_connections()
     process = psutil.Process(server.process.pid)
-    warm = process.memory_info().rss
-    before = server.metrics()
-    replies = asyncio.run(ask_all())
+    before, warm = server.metrics(), process.memory_info().rss
+    connections = []
+    for number in range(1000):
+        body = wish([number % 6, number // 6 + 8], 2, stream=number % 2 == 0)
+        connections.append(server.connect())
+        connections[-1].sendall(request_bytes("/v1/completions", json.dumps(body).encode(), "Connection: close"))
+    replies = [(int(reply.split(" ", 2)[1]), reply) for reply in (read_all(each).decode() for each in connections)]
+    for connection in connections:
+        connection.close()
     statuses = Counter(status for status, _ in replies)
     assert set(statuses) <= {200, 503} and statuses.total() == 1000 and min(statuses[200], statuses[503]) > 0, statuses
     for status, reply in replies:
@@ -134,12 +128,12 @@ def test_a_thousand_requests_at_once_are_answered_or_refused_none_lost_none_doub
 def test_a_full_server_says_so_and_a_number_of_answers_that_can_never_fit_is_refused_for_good(server, client):
     response = client.post("/v1/completions", json=wish(["a"] * (ROWS + QUEUE + 1), 1))
     assert response.status_code == 400 and response.json()["error"]["param"] == "prompt"
-    with client.stream("POST", "/v1/completions", json=wish(["a"] * (ROWS + QUEUE), 30, stream=True)) as stream:
+    everything = wish(["a"] * (ROWS + QUEUE), 110, stream=True)
+    with server.client() as other, client.stream("POST", "/v1/completions", json=everything) as stream:
         next(stream.iter_lines())
-        with server.client() as other:
-            response = other.post("/v1/completions", json=wish("a", 1))
-            assert response.status_code == 503 and response.headers["retry-after"] == "1"
-            assert other.get("/health").status_code == 200
+        response = other.post("/v1/completions", json=wish("a", 1))
+        assert response.status_code == 503 and response.headers["retry-after"] == "1"
+        assert other.get("/health").status_code == 200
 
 
 # --- Slow readers -------------------------------------------------------------------------------------
@@ -164,12 +158,12 @@ def test_a_reader_that_stops_reading_holds_up_nobody_and_is_dropped(server, clie
 def test_a_forward_that_raises_ends_only_its_own_requests_and_the_server_goes_on(server, client):
     whole = client.post("/v1/completions", json=wish("a hen", 60)).json()["choices"][0]["text"]
 
-    def ask(prompt: Any) -> httpx.Response:
+    def ask(prompt: Any, max_tokens: int = 60) -> httpx.Response:
         with server.client() as other:
-            return other.post("/v1/completions", json=wish(prompt, 60))
+            return other.post("/v1/completions", json=wish(prompt, max_tokens))
 
     with ThreadPoolExecutor(ROWS + 1) as pool:
-        beside = [pool.submit(ask, "a hen") for _ in range(ROWS - 1)]
+        beside = [pool.submit(ask, "a hen", 120) for _ in range(ROWS - 1)]
         assert eventually(lambda: server.metrics()["num_requests_running"] == ROWS - 1)
         poisoned = pool.submit(ask, [POISON])
         behind = pool.submit(ask, "a hen")
@@ -190,15 +184,15 @@ def test_answers_that_lost_their_blocks_for_a_while_are_complete_and_right(serve
     from serving.loading import load
 
     engine = load(folder / "tiny").engine
-    prompts = [f"{index} and the hen" for index in range(6)]
+    prompts = [f"{index} and the hen" for index in range(5)]
     for prompt in prompts:
-        engine.add(prompt, Sampling(max_tokens=200, ignore_eos=True))
+        engine.add(prompt, Sampling(max_tokens=130, ignore_eos=True))
     expected = [request.text for request in engine.run()]
     before = server.metrics()["num_preemptions_total"]
-    reply = client.post("/v1/completions", json=wish(prompts, 200)).json()
+    reply = client.post("/v1/completions", json=wish(prompts, 130)).json()
     assert [choice["text"] for choice in reply["choices"]] == expected
     assert server.metrics()["num_preemptions_total"] > before
-    assert reply["usage"]["completion_tokens"] == 1200
+    assert reply["usage"]["completion_tokens"] == 650
 
 
 def test_a_request_that_can_never_fit_is_refused_at_once(server, client):
