@@ -213,7 +213,7 @@ class WorkerPool:
             if pythons[library].exists():
                 self.workers[library] = Worker(pythons[library], library, variants, setting)
             else:
-                self.drop(library, variants, "not installed: there is no environment for the peers (make peers)")
+                self.drop(library, variants, "not installed: its environment is missing (make peers)")
         for library, worker in tqdm(list(self.workers.items()), desc="loading"):
             self._greet(library, worker)
 

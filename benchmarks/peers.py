@@ -2,12 +2,17 @@
 
     python benchmarks/peers.py             measure, write benchmarks/results/peers-cpu.json and print the table
     python benchmarks/peers.py --quick     the same on a tiny model, in under a minute; the numbers mean little
+    python benchmarks/peers.py --model models/storyteller-llama    the same on the model of a folder
 
 transformers and this project run in this environment, CTranslate2 and OpenVINO GenAI in one of their own, made from
-benchmarks/requirements.txt. Each library has a process of its own (peer_worker.py), which loads its systems once and
-times nothing but the serving; only one computes at a time, all with the same number of threads. Round after round
-every system serves the workload once, so that a machine that drifts slows all of them alike; a short round before
-warms up and does not count. A system that is not installed, or fails, is named with the reason and left out.
+benchmarks/requirements.txt, and vLLM in another, made from benchmarks/requirements-vllm.txt. Each library has a process
+of its own (peer_worker.py), which loads its systems once and times nothing but the serving; only one computes at a
+time, all with the same number of threads. Round after round every system serves the workload once, so that a machine
+that drifts slows all of them alike; a short round before warms up and does not count. A system that is not installed,
+or fails, is named with the reason and left out.
+
+llama.cpp is not among them: its Python package, llama-cpp-python, comes as source that every machine has to compile,
+and `make peers` compiles nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ sys.path.insert(0, str(ROOT / "code"))
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from helpers import Request, gpt2_sized
@@ -38,10 +43,12 @@ from workload import COURSE, QUICK, Workload, tiny_gpt2
 
 THREADS = 2  # for every system
 PEERS_PYTHON = python_of(ROOT / ".venv-peers")
+VLLM_PYTHON = python_of(ROOT / ".venv-vllm")
 DISTURBED = 0.1  # on a quiet machine other programs take less than this share of the processors' time
 
 # What is compared with what. OpenVINO compiles a model before it serves it, which is where it arranges the weights for
-# the processor, so it is compared with our packed models; transformers and CTranslate2 with those as they are.
+# the processor, and vLLM has oneDNN arrange them when it loads a model, so these two are compared with our packed
+# models; transformers and CTranslate2 with those as they are.
 SYSTEMS = (
     System("transformers", "static", "transformers generate", "fp32", "static", like="ours-static"),
     System("transformers", "manager", "transformers manager", "fp32", "continuous", like="ours-continuous"),
@@ -51,6 +58,8 @@ SYSTEMS = (
     System("openvino", "fp32", "OpenVINO GenAI", "fp32", "continuous", like="ours-packed"),
     System("openvino", "bf16", "OpenVINO GenAI", "bf16", "continuous", like="ours-packed-bf16"),
     System("openvino", "int8", "OpenVINO GenAI", "int8", "continuous", like="ours-packed-int8-head"),
+    System("vllm", "fp32", "vLLM, eager", "fp32", "continuous", like="ours-packed"),
+    System("vllm", "bf16", "vLLM, eager", "bf16", "continuous", like="ours-packed-bf16"),
     System("ours", "static", "ours", "fp32", "static"),
     System("ours", "continuous", "ours", "fp32", "continuous"),
     System("ours", "packed", "ours, packed", "fp32", "continuous"),
@@ -222,35 +231,49 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(default cpu)")
     parser.add_argument("--quick", action="store_true", help="a tiny model, a small workload, one round")
     parser.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="serve the model of this folder (default: GPT-2's shape)"
+    )
+    parser.add_argument(
         "--peers",
         nargs="+",
         metavar="SYSTEM",
         help=f"only these, and ours to compare with; libraries, or systems of: {', '.join(keys)}",
     )
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON, help="the Python that has the peers")
+    parser.add_argument("--vllm-python", type=Path, default=VLLM_PYTHON, help="the Python that has vLLM")
     parser.add_argument(
         "--out",
         type=Path,
         help="the JSON file (default: benchmarks/results/peers-DEVICE.json; in build/ for less than a whole run)",
     )
     options = parser.parse_args(arguments)
+    check_options(parser, options)
+    options.out = options.out or default_out(options)
+    check_rounds(parser, options.out, 1 if options.quick else options.repeats)
+    return options
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Say at once what does not exist or makes no sense."""
     for name in ("slots", "repeats", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}; it must be 1 or more")
     check_device(parser, options.device)
     unknown = [peer for peer in options.peers or [] if not chosen([peer])]
     if unknown:
-        parser.error(f"no system or library is called {', '.join(unknown)}; there are {', '.join(keys)}")
-    options.out = options.out or default_out(options)
-    check_rounds(parser, options.out, 1 if options.quick else options.repeats)
-    return options
+        keys = ", ".join(system.key for system in SYSTEMS)
+        parser.error(f"no system or library is called {', '.join(unknown)}; there are {keys}")
+    if options.model and not (options.model / "config.json").exists():
+        parser.error(f"--model is {options.model}, which has no config.json; name a folder with a model in it")
 
 
 def default_out(options: argparse.Namespace) -> Path:
     """results/ for a run of all systems with the rows and threads that the notes speak of, build/ for any other."""
-    whole = not options.quick and options.peers is None and options.slots is None and options.threads == THREADS
+    every = options.peers is None and options.slots is None and options.model is None
+    whole = every and not options.quick and options.threads == THREADS
+    model = f"{options.model.resolve().name}-" if options.model else ""
     quick, budgets = "quick-" if options.quick else "", "" if options.workload == "course" else f"{options.workload}-"
-    return (RESULTS if whole else BUILD) / f"peers-{quick}{budgets}{options.device}.json"
+    return (RESULTS if whole else BUILD) / f"peers-{quick}{model}{budgets}{options.device}.json"
 
 
 def chosen(peers: Sequence[str] | None) -> list[System]:
@@ -265,10 +288,20 @@ def with_baselines(systems: Sequence[System]) -> list[System]:
     return [system for system in SYSTEMS if system.key in keys]
 
 
-def pythons_of(systems: Sequence[System], peers_python: Path) -> dict[str, Path]:
+def pythons_of(systems: Sequence[System], peers_python: Path, vllm_python: Path) -> dict[str, Path]:
     """The interpreter that runs each library's worker."""
-    libraries = {system.library for system in systems}
-    return {library: Path(sys.executable) if library in IN_THIS_ENVIRONMENT else peers_python for library in libraries}
+    elsewhere = {"vllm": vllm_python} | dict.fromkeys(IN_THIS_ENVIRONMENT, Path(sys.executable))
+    return {system.library: elsewhere.get(system.library, peers_python) for system in systems}
+
+
+def model_to_serve(options: argparse.Namespace) -> tuple[PreTrainedModel, str]:
+    """The model, in fp32, and what the JSON says it is."""
+    if options.model:
+        model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+        return model.eval(), f"the model of the folder {options.model.resolve().name}"
+    if options.quick:
+        return tiny_gpt2(), "a tiny GPT-2, random weights"
+    return gpt2_sized(), "GPT-2 small's shape, random weights"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -277,7 +310,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     disable_progress_bar()  # of transformers: there are two bars here already
     workload, repeats = (QUICK, 1) if options.quick else (COURSE, options.repeats)
     workload = replace(workload, slots=options.slots or workload.slots)
-    model = tiny_gpt2() if options.quick else gpt2_sized()
+    model, description = model_to_serve(options)
     requests = requests_of(options.workload, workload, model.config.vocab_size)
     systems = with_baselines(chosen(options.peers))
     settle_s = 0.0 if options.quick else SETTLE_S
@@ -285,14 +318,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with TemporaryDirectory(prefix="peers-", dir=BUILD) as name, WorkerPool(systems, settle_s) as pool:
         setting = Setting(Path(name), workload.slots, options.threads, options.device)
         model.save_pretrained(setting.folder / "model")
-        pool.load(pythons_of(systems, options.peers_python), setting)
+        pool.load(pythons_of(systems, options.peers_python, options.vllm_python), setting)
         given = measure(pool, requests, repeats)
     if REFERENCE not in given:
         raise WorkerError(f"{REFERENCE} must work, and it failed: {pool.skipped[REFERENCE]}")
     result = {
         "machine": machine(),
         "device": options.device,
-        "model": "a tiny GPT-2, random weights" if options.quick else "GPT-2 small's shape, random weights",
+        "model": description,
         "workload": asdict(workload) | {"budgets": options.workload},
         "requests": len(requests),
         "tokens": sum(request.max_tokens for request in requests),

