@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from engine import Sampling
 
+
+def whole(text: str) -> str:
+    """The text. Raises ValueError if it holds half a character: JSON can spell that, and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds half of a character (a lone surrogate)") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(whole)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
-StopString = Annotated[str, Field(min_length=1, max_length=1000)]
+StopString = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(whole)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[float, Field(ge=1, le=1)]
 Nothing = Annotated[list[Any], Field(max_length=0)]
@@ -106,8 +117,8 @@ class CompletionBody(Wanted):
     """The body of /v1/completions."""
 
     prompt: (
-        str
-        | Annotated[list[str], Field(min_length=1)]
+        Text
+        | Annotated[list[Text], Field(min_length=1)]
         | Annotated[list[Natural], Field(min_length=1)]
         | Annotated[list[Annotated[list[Natural], Field(min_length=1)]], Field(min_length=1)]
     )
@@ -124,14 +135,14 @@ class TextPart(Body):
     """A piece of a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(Body):
     """One message of a chat. What the openai client leaves empty in its own answers may come back empty."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     name: None = None
     refusal: None = None
     annotations: Nothing | None = None
@@ -158,6 +169,6 @@ class ChatBody(Wanted):
 class TokenizeBody(Body):
     """The body of /tokenize."""
 
-    prompt: str
+    prompt: Text
     model: str | None = None
     add_special_tokens: bool | None = None

@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving_process import Server, chunks_of, eventually, read_all, request_bytes, write_model
+from serving_process import START_S, Server, chunks_of, eventually, read_all, request_bytes, write_model
 
+pytestmark = pytest.mark.timeout(2 * START_S + 240)  # two servers start in one test
 KEY = "s3cret-kéy"
 RIGHT = {"Authorization": f"Bearer {KEY}".encode()}
 
