@@ -186,6 +186,12 @@ def test_nobody_overtakes_a_long_prompt_that_does_not_fit_yet():
     assert not any(request.number == 2 and 1 in scheduler.waiting for request in scheduler.running)
 
 
+def test_a_newcomer_waits_until_there_is_room_for_its_whole_prompt():
+    """Admitted with its first chunk alone, it would be preempted again before it had a token."""
+    scheduler, _ = started([[1] * 8, [2] * 16], budget=4, step=10, blocks=5, size=4)
+    assert [reads(scheduler) for _ in range(5)] == [[(0, 8)], [(0, 1)], [(0, 1)], [(0, 1)], [(1, 10)]]
+
+
 def test_the_last_comer_is_preempted_keeps_its_answer_and_comes_back_first():
     scheduler, (first, second, third) = started([[1] * 7, [2] * 7, [3]], budget=12, rows=2, blocks=5, size=4)
     assert reads(scheduler) == [(0, 7), (1, 7)]
@@ -231,6 +237,15 @@ def test_of_a_prompt_that_is_known_in_full_its_last_tokens_are_read_again():
     assert (1, 4) in reads(scheduler) and second.cached_tokens == 4
 
 
+def test_of_equal_blocks_computed_in_one_step_one_is_kept_and_all_can_be_given_away():
+    scheduler, _ = started([list(range(8))] * 2, budget=1, blocks=4)
+    assert reads(scheduler) == [(0, 8), (1, 8)]
+    assert scheduler.blocks.available == 4 and len(scheduler.blocks.cached) == 2
+    scheduler.add(third := request_of(2, list(range(20, 36)), 1))
+    assert reads(scheduler) == [(2, 16)] and third.finish_reason == "length"
+    scheduler.check()
+
+
 def test_a_freed_block_can_be_found_until_it_is_needed_and_the_oldest_goes_first():
     scheduler, _ = started([list(range(8)), list(range(10, 18))], budget=1, rows=1, blocks=4)
     reads(scheduler), reads(scheduler)
@@ -265,6 +280,16 @@ def test_a_shared_block_counts_once_and_outlives_its_first_owner():
     assert blocks.available == 1 and blocks.find([b"key"]) == [block]
 
 
+def test_a_cached_block_that_is_shared_again_can_no_longer_be_given_away():
+    blocks = Blocks(2, 4)
+    block = blocks.take()
+    blocks.register(block, b"key")
+    blocks.release([block])
+    assert blocks.available == 2
+    blocks.share([block])
+    assert blocks.available == 1 and blocks.take() != block
+
+
 def test_sharing_a_cached_block_leaves_fewer_to_take():
     """Otherwise a request would be admitted for whose other tokens there is no room."""
     scheduler, _ = started([[1] * 8, [2] * 4], budget=5, rows=2, blocks=5, size=4)
@@ -287,6 +312,7 @@ def test_sharing_a_cached_block_leaves_fewer_to_take():
         ((0, [1, 2]), (0, [2, 1])),
         ((0, [1, 2]), (0, [1, 2 + 2**32])),
         ((0, [1]), (0, [1, 0])),
+        ((0, [1, 32]), (0, [2, 1])),
     ],
 )
 def test_keys_tell_adapters_and_tokens_apart(one, other):

@@ -1,32 +1,12 @@
-"""The exhibits. To add one: the lines as they are in `code/`, the same lines with the bug, the test that must fail."""
+"""All exhibits, and those of the lessons' code. `exhibit.py` says how to add one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bug_museum.engine_answers import ANSWERS
+from bug_museum.engine_schedules import SCHEDULES
+from bug_museum.exhibit import Bug
 
-COURSE = "course notebooks"
-
-
-@dataclass(frozen=True)
-class Bug:
-    """A bug that somebody really shipped, or the mistake every learner makes first.
-
-    Attributes:
-        title: what goes wrong, in a few words.
-        module: the file in `code/` it is put into, without `.py`.
-        edits: pairs (text as it is, text with the bug); each text stands in the module exactly once.
-        caught_by: the test that turns red, as `file::test` below `tests/`.
-        seen_in: where the bug was found.
-    """
-
-    title: str
-    module: str
-    edits: tuple[tuple[str, str], ...]
-    caught_by: str
-    seen_in: str = COURSE
-
-
-BUGS = (
+LESSONS = (
     # Whose answer is it?
     Bug(
         "answers in the order in which rows end",
@@ -372,3 +352,5 @@ BUGS = (
         "an earlier version of this project",
     ),
 )
+
+BUGS = LESSONS + SCHEDULES + ANSWERS
