@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 import engine
 from conftest import ARCHITECTURES, CONTEXT, VOCABULARY, random_requests, reference, tiny_model
 from engine import Engine, EngineFull, Sampling
+from engine.text import TextStream
 from helpers import load_model, run_continuous
 from utils import pack_model, quantize_model
 
@@ -291,6 +294,38 @@ def test_after_a_forward_that_failed_the_step_can_be_repeated(gpt2):
     assert [request.output_ids for request in ended] == [served_alone(gpt2, prompt) for prompt in prompts]
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2, 4])
+@pytest.mark.parametrize("where", ["in the forward", "in the text"])
+def test_the_requests_of_a_step_that_failed_can_be_cancelled_and_the_others_go_on(
+    gpt2, tokenizer, monkeypatch, steps, where
+):
+    engine = Engine(gpt2, tokenizer, max_rows=2, step_tokens=8, cache_tokens=40, block_tokens=4)
+    prompts, concerned = [[1] * 3, [2] * 12, [3] * 4, [4] * 5], set()
+    forward, blocks = engine.paged.forward, engine.scheduler.blocks
+    for prompt in prompts:
+        engine.add(prompt, Sampling(6))
+    told = [event for _ in range(steps) for event in engine.step()]
+
+    def watched(work):
+        concerned.update(row.request.number for row in work)
+        return forward(work) if where == "in the text" else 1 / 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.paged, "forward", watched)
+        patch.setattr(TextStream, "push", lambda stream, token: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.step()
+    assert concerned == {request.number for request in engine.scheduler.running} == {0, 1}
+    for number in concerned:
+        engine.cancel(number)
+    engine.scheduler.check()
+    assert blocks.available == blocks.count and list(engine.requests) == [2, 3]
+    ended = engine.run()
+    assert [request.finish_reason for request in ended] == ["cancelled", "cancelled", "length", "length"]
+    assert [request.output_ids for request in ended[2:]] == [served_alone(gpt2, prompt, 6) for prompt in prompts[2:]]
+    assert not any(event.finish_reason for event in told)
+
+
 # --- What is refused ---------------------------------------------------------------------------------
 
 NAN = float("nan")
@@ -401,7 +436,7 @@ def test_what_the_caller_changes_afterwards_changes_nothing(gpt2, tokenizer):
     assert engine.run()[0].output_ids == served_alone(gpt2, [1, 2, 3], 4)
 
 
-# --- Small enough to be read -------------------------------------------------------------------------
+# --- Small enough to be read, and right in its examples -----------------------------------------------
 
 
 def test_the_engine_can_be_read_in_an_evening():
@@ -415,3 +450,9 @@ def test_the_engine_can_be_read_in_an_evening():
                 assert node.end_lineno - first.lineno + 1 <= 35, node.name
             imported = [getattr(node, "module", None), *(alias.name for alias in getattr(node, "names", []))]
             assert not {"threading", "asyncio", "concurrent", "multiprocessing"} & set(imported)
+
+
+def test_the_examples_in_docstrings_are_right():
+    names = [path.stem for path in Path(engine.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    results = [doctest.testmod(importlib.import_module(f"engine.{name}")) for name in names]
+    assert sum(result.attempted for result in results) >= 2 and not any(result.failed for result in results)

@@ -59,16 +59,6 @@ def grouped(work: Iterable[Work], device: torch.device) -> Groups:
     return [(adapter, torch.tensor(tokens, device=device)) for adapter, tokens in rows.items()]
 
 
-def adapted(layer: nn.Module, x: Tensor, groups: Groups) -> Tensor:
-    """x (N, in) -> (N, out): the layer, and each adapter's update for its own tokens."""
-    y = layer(x)
-    for adapter, rows in groups:
-        if layer in adapter.weights:
-            a, b = adapter.weights[layer]
-            y.index_add_(0, rows, (x[rows] @ a.T) @ b.T)  # (n, out)
-    return y
-
-
 def read_adapter(source: str | Path | Mapping[str, Tensor], alpha: float | None) -> dict[str, Pair]:
     """A (r, in) and B (out, r), the scaling in B, of every layer by name; arguments and errors as `load_adapter`'s."""
     if isinstance(source, Mapping):

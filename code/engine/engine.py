@@ -120,20 +120,23 @@ class Engine:
         return request.number
 
     def step(self) -> list[Event]:
-        """One forward; an event for each request that got a token, and for each that was cancelled before."""
-        work = self.scheduler.schedule()  # if the forward fails, the next step does it again
-        requests, tokens = [], []
+        """One forward; an event for each request that got a token, and for each that was cancelled before.
+
+        If the forward raises an error, nothing counts as read, and the next step does it again. Wherever an error
+        comes from, it concerns the requests in `scheduler.running` only: cancel them, and the others are served.
+        """
+        work, requests, tokens = self.scheduler.schedule(), [], []
         if work:
             requests, logits = self.paged.forward(work)
             tokens = next_tokens(logits, requests, self.eos)
-            self.scheduler.done(work)
-        events, self._cancelled = self._cancelled, []
         now_s = self.clock()
-        for request, token in zip(requests, tokens, strict=True):
-            events.append(request.append(token, self.eos, now_s))
+        events = [request.append(token, self.eos, now_s) for request, token in zip(requests, tokens, strict=True)]
+        self.scheduler.done(work)
+        for request in requests:
             if request.finish_reason:
                 self._let_go(request)
-        return events
+        cancelled, self._cancelled = self._cancelled, []
+        return cancelled + events
 
     def cancel(self, number: int) -> None:
         """End a request, wherever it is; the next step tells it. Nothing happens if it has ended already."""

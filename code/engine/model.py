@@ -13,7 +13,8 @@ N tokens in the step, R rows, H query heads, G key/value heads of size D, S plac
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from .adapters import adapted, grouped
+from .adapters import grouped
 from .architectures import architecture_of
 from .request import Request
 from .scheduler import Work
@@ -36,7 +37,7 @@ class Part(NamedTuple):
 
 
 class Flat:
-    """What a forward reads of its rows: those with one new token first, as one part; each chunk is a part of its own.
+    """What a forward reads of its rows, sorted by how many tokens are new: rows with equally many are one part.
 
     `ids`, `positions` and `places` (N,) int64 are each token, its place in its row, and its place in the whole cache;
     `last` (rows,) is the last token of each request in `up_to_date`, of which no token is left to be read.
@@ -57,24 +58,26 @@ class Flat:
             hidden = torch.arange(width * block_tokens, device=like["device"]) > own  # (R, T, S)
             return Part(tokens, table, torch.zeros(hidden.shape, **like).masked_fill_(hidden, -torch.inf))
 
-        singles, chunks = [row for row in work if row.tokens == 1], [[row] for row in work if row.tokens > 1]
-        groups = ([singles] if singles else []) + chunks
-        work = [row for rows in groups for row in rows]
+        work = sorted(work, key=attrgetter("tokens"))
+        groups = [list(rows) for _, rows in groupby(work, key=attrgetter("tokens"))]
         tokens = [(row.request, i) for row in work for i in range(row.request.computed, row.end)]
         self.ids, self.positions = numbers(r.ids[i] for r, i in tokens), numbers(i for _, i in tokens)
         self.places = numbers(r.blocks[i // block_tokens] * block_tokens + i % block_tokens for r, i in tokens)
-        ends = list(accumulate(row.tokens for row in work))
-        up_to_date = [
-            (row.request, end - 1) for row, end in zip(work, ends, strict=True) if row.end == len(row.request.ids)
-        ]
-        self.up_to_date, self.last = [request for request, _ in up_to_date], numbers(last for _, last in up_to_date)
+        ends = zip(work, accumulate(row.tokens for row in work), strict=True)
+        last = {row.request: end - 1 for row, end in ends if row.end == len(row.request.ids)}
+        self.up_to_date, self.last = list(last), numbers(last.values())
         starts = accumulate((sum(row.tokens for row in rows) for rows in groups[:-1]), initial=0)
         self.parts = [part(rows, start) for rows, start in zip(groups, starts, strict=True)]
         self.adapters = grouped(work, like["device"])
 
     def linear(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """x (N, in) -> (N, out), with every token's own adapter."""
-        return adapted(layer, x, self.adapters)
+        """x (N, in) -> (N, out): the layer, and each adapter's update for its own tokens."""
+        y = layer(x)
+        for adapter, tokens in self.adapters:
+            if layer in adapter.weights:
+                a, b = adapter.weights[layer]
+                y.index_add_(0, tokens, (x[tokens] @ a.T) @ b.T)  # (n, out)
+        return y
 
 
 class PagedModel:
@@ -119,14 +122,11 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, part: Part, scale: float) ->
     """Attention of a part's R rows with T new tokens each, q (R * T, H, D) -> (R * T, H * D).
 
     The rows' pages are gathered from all, (blocks, block_tokens, G, D), into one rectangle, as wide as the longest row.
-    (Rows in slots of their own, contiguous, would need no gathering but could share no prefix; that alternative would
-    go here.)
+    (Rows in slots of their own, contiguous, would need no gathering, but could share no prefix.)
     """
     (rows, tokens, places), (_, heads, size) = part.mask.shape, q.shape
     table, groups = part.table.flatten(), keys.shape[2]
-    gathered = (
-        pages.flatten(1).index_select(0, table) for pages in (keys, values)
-    )  # whole blocks, each copied at once
+    gathered = (pages.flatten(1).index_select(0, table) for pages in (keys, values))  # whole blocks at once
     keys, values = (t.view(rows, places, groups, size).transpose(1, 2) for t in gathered)  # (R, G, S, D)
     shared = heads // groups  # H / G query heads look at the same key head: further rows of one query matrix
     q = q.view(rows, tokens, groups, shared, size).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (R, G, H / G * T, D)
