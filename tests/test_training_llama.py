@@ -214,6 +214,27 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path: Path)
         assert torch.equal(weights, second.model.state_dict()[name]), name
 
 
+def test_a_resumed_run_can_get_another_budget(tmp_path: Path) -> None:
+    first = train.start_trainer(TINY, tmp_path, "cpu")
+    first.run(stop_after=3)
+    first.save_checkpoint()
+    second = train.resume_trainer(tmp_path, "cpu", tokens=5 * TINY.tokens_per_step)
+    second.run()
+    assert second.step == 5
+    assert f"to {5 * TINY.tokens_per_step:,} tokens at step 3" in second.log()["events"][-1]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_compiled_blocks_keep_their_parameters(name: str) -> None:
+    """What is compiled is compiled at the first forward, for which a machine needs a C++ compiler: not here."""
+    model = architectures.build_model(plans.SMOKE_PLANS[name], 0)
+    names = list(model.state_dict())
+    train.compile_blocks(model)
+    assert list(model.state_dict()) == names
+    compiled = [part for part in model.modules() if part._compiled_call_impl is not None]
+    assert len(compiled) == plans.SMOKE_PLANS[name].layers
+
+
 def test_the_best_weights_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = train.start_trainer(TINY, tmp_path / "checkpoint", "cpu")
     losses = iter([5.0, 4.0, 6.0])  # each beside a loss of the drill
