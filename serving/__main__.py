@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 
@@ -24,6 +24,7 @@ from .doors import DEFAULT_TIMEOUT_S, Protocol
 from .driver import Driver
 from .loading import WEIGHTS, Served, load
 
+MOST_FILES = 2**16
 LAST_FRAMES_S = 5  # in which the last pieces of answers go out, after the engine has made them
 
 
@@ -144,12 +145,15 @@ def allow_many_connections() -> None:
     except ImportError:  # Windows has no such limit
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+    with suppress(OSError, ValueError):  # macOS says that there is no limit, and may have one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal comes; the exit code."""
     options = parser().parse_args(arguments)
+    say("Loading the model ...")
     try:
         served = load(
             options.model,
