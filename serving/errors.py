@@ -116,7 +116,7 @@ def from_validation(errors: list[dict[str, Any]]) -> ApiError:
         return ApiError(
             400, f"the body is no JSON: {error['ctx']['error']} at character {path[1]}", code="invalid_json"
         )
-    if kind == "string_unicode":
+    if kind == "string_unicode" and len(path) < 2:
         return ApiError(400, "the name of a field holds half of a character (a lone surrogate)", code="invalid_json")
     if len(path) < 2:
         return ApiError(400, "the body must be a JSON object, with the header Content-Type: application/json")
