@@ -257,3 +257,26 @@ def show(page: Any, stage: Stage, steps: list[dict], columns: int = 240) -> None
     stage.say(*steps)
     wait_for(lambda: page.evaluate("state.latest?.step") == steps[-1]["step"], "the page took no steps")
     page.evaluate("new Promise(done => { requestDraw(); setTimeout(done, 600); })")
+
+
+# The texts whose contrast with their background is below 4.5, as WCAG 2.2 computes it, with both colours.
+PALE_TEXTS = """
+() => {
+  const parse = colour => colour.match(/[\\d.]+/g).map(Number);
+  const linear = part => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const ground = element => {
+    const colour = parse(getComputedStyle(element).backgroundColor);
+    return colour[3] === 0 && element.parentElement ? ground(element.parentElement) : colour;
+  };
+  const found = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.getClientRects().length || element.matches("script, :disabled")) continue;
+    const pair = [parse(getComputedStyle(element).color), ground(element)].map(luminance).sort((a, b) => b - a);
+    const contrast = (pair[0] + 0.05) / (pair[1] + 0.05);
+    if (contrast < 4.5) found.push(`${contrast.toFixed(2)}: ${element.textContent.trim().slice(0, 60)}`);
+  }
+  return found;
+}
+"""

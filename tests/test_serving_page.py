@@ -13,6 +13,7 @@ import pytest
 from page_stage import (
     END,
     PAGE,
+    PALE_TEXTS,
     SERVER,
     VOICES,
     Asked,
@@ -221,8 +222,8 @@ def test_waiting_requests_and_blocks_stand_below_the_same_steps(page: Any, stage
     assert page.evaluate(shade, [later, "waiting"]) != full
     assert page.locator("#now-waiting").inner_text() == "0"
     blocks = steps[-1]["blocks"]
-    told = f"{blocks['used']} used, {blocks['cached']} cached, {blocks['free']} free"
-    assert page.locator("#now-blocks").inner_text() == told
+    told = page.locator("#now-blocks").inner_text()
+    assert told == f"{blocks['used']} used, {blocks['cached']} cached, {blocks['free']} free"
 
 
 def test_table_tells_times_with_units(page: Any, stage: Stage) -> None:
@@ -272,6 +273,9 @@ def test_held_drawing_stays_while_steps_go_on(page: Any, stage: Stage) -> None:
 
 
 def test_answer_streams_in(page: Any, stage: Stage) -> None:
+    import browser
+
+    wrong = browser.listen(page)
     page.get_by_label("Prompt", exact=True).fill("Once upon a time")
     page.locator("#voice").select_option("whisper")
     page.get_by_role("button", name="Send", exact=True).click()
@@ -284,6 +288,7 @@ def test_answer_streams_in(page: Any, stage: Stage) -> None:
     (body,) = stage.bodies
     wanted = {"model": "whisper", "prompt": "Once upon a time", "max_tokens": 80, "temperature": 0.7, "stream": True}
     assert body == wanted
+    assert wrong == []
 
 
 def test_answer_can_be_stopped(page: Any, stage: Stage) -> None:
@@ -345,7 +350,10 @@ def test_errors_in_the_middle_of_an_answer_are_told(page: Any, stage: Stage) -> 
     page.get_by_role("button", name="Send", exact=True).click()
     page.get_by_text("The server refuses: the forward failed").wait_for()
     stage.pieces = ["a", END]
+    stage.more.clear()
     page.get_by_role("button", name="Send", exact=True).click()
+    page.get_by_text("The answer is streaming in").wait_for()
+    stage.more.set()
     page.get_by_text("The server did not answer to the end").wait_for()
     assert page.locator("#answer").inner_text().endswith("whoa")
 
@@ -374,8 +382,9 @@ def test_lost_connection_is_told_and_taken_up_again(page: Any, stage: Stage) -> 
     stage.down = True
     stage.send(END)
     link_is(page, "The connection to the server is lost. Trying again in")
+    page.get_by_role("button", name="Try again now").wait_for()
     stage.down = False
-    page.get_by_role("button", name="Try again now").click()
+    page.evaluate("$('again').click()")  # at once: it is hidden as soon as the page has tried again by itself
     link_is(page, "Connected")
     show(page, stage, steps[60:100])
     assert page.evaluate("[state.steps.length, state.steps[50].missing]") == [90, 10]
@@ -398,41 +407,20 @@ def test_page_keeps_a_bounded_number_of_things(page: Any, stage: Stage) -> None:
     assert page.evaluate(f"[state.requests.size, {numbers}]") == [page.evaluate(numbers)] * 2
 
 
-# The texts whose contrast with their background is below 4.5, as WCAG 2.2 computes it, with both colours.
-PALE_TEXTS = """
-() => {
-  const parse = colour => colour.match(/[\\d.]+/g).map(Number);
-  const linear = part => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  const ground = element => {
-    const colour = parse(getComputedStyle(element).backgroundColor);
-    return colour[3] === 0 && element.parentElement ? ground(element.parentElement) : colour;
-  };
-  const found = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
-    if (!own || !element.getClientRects().length || element.matches("script, :disabled")) continue;
-    const pair = [parse(getComputedStyle(element).color), ground(element)].map(luminance).sort((a, b) => b - a);
-    const contrast = (pair[0] + 0.05) / (pair[1] + 0.05);
-    if (contrast < 4.5) found.push(`${contrast.toFixed(2)}: ${element.textContent.trim().slice(0, 60)}`);
-  }
-  return found;
-}
-"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_page_fits_and_is_readable(chromium: Any, stage: Stage, width: int, scheme: str) -> None:
     import browser
 
     with open_page(chromium, stage, width, color_scheme=scheme) as page:
+        wrong = browser.listen(page)
         link_is(page, "Connected")
         browser.screenshot(page, f"serving-idle-{width}-{scheme}")
         show(page, stage, simulate(course(VOICES)), columns=120 if width > 400 else 40)
         browser.screenshot(page, f"serving-busy-{width}-{scheme}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(PALE_TEXTS) == []
+        assert wrong == []
 
 
 def test_everything_can_be_reached_by_keyboard_and_has_a_name(page: Any, stage: Stage) -> None:
