@@ -7,12 +7,19 @@ RUN  := $(VENV)/bin/python
 # What `make lab` passes on to Jupyter Lab, for example LAB_OPTIONS="--no-browser --port=8890 --allow-root".
 LAB_OPTIONS :=
 
+# What `make soak` passes on, for example SOAK_OPTIONS="--first 4711 --schedules 1": one schedule again.
+SOAK_OPTIONS :=
+
+# What `make serve` passes on, for example ARGS="--port 8123 --rows 16".
+ARGS :=
+
 # Two tests at a time, each on one core.
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadgroup
 
 # Further environments: the oldest supported transformers, with the tests that run in it; other libraries.
 OLDEST := .venv-oldest
 PEERS := .venv-peers
+VLLM := .venv-vllm
 CANARY_TESTS := $(addprefix tests/test_,helpers.py utils.py properties.py models.py kv_cache.py request.py checks.py round_trips.py)
 
 # The Python that .venv is made from: the one named by PYTHON=..., else the first of these that fits.
@@ -24,18 +31,21 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help lessons lab execute figures bench peers check test museum canary lint clean new-environment
+.PHONY: help lessons lab serve execute figures bench engine peers check test museum soak soak-server canary lint clean new-environment
 .DEFAULT_GOAL := help
 
 help: ## show this list
 	@echo "Usage: make TARGET [PYTHON=python3.12] [LAB_OPTIONS=--no-browser]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 
 lessons: $(VENV)/.installed-run ## run the five lessons; results and pages go to build/lessons/
 	@$(RUN) tools/lessons.py run
 
 lab: $(VENV)/.installed-run ## open copies of the lessons, yours to write in, in Jupyter Lab
 	@$(RUN) tools/lab.py $(LAB_OPTIONS)
+
+serve: $(VENV)/.installed-serving ## serve the storyteller to any client of OpenAI's interface, on port 8000
+	@$(RUN) -m serving $(ARGS)
 
 execute: $(VENV)/.installed-run ## execute the committed notebooks again, in place
 	@$(RUN) tools/lessons.py execute
@@ -46,7 +56,10 @@ figures: $(VENV)/.installed-run ## draw the notes' drawings again
 bench: $(VENV)/.installed-run ## measure the ladder: one workload, lesson by lesson (about 20 minutes)
 	@$(RUN) benchmarks/ladder.py
 
-peers: $(VENV)/.installed-run $(PEERS)/.installed ## the same workload on other libraries (a third environment)
+engine: $(VENV)/.installed-run ## measure the engine: what was aimed at, and where its time goes
+	@$(RUN) benchmarks/engine_measures.py
+
+peers: $(VENV)/.installed-run $(PEERS)/.installed $(VLLM)/.installed ## the same workload on other libraries (two more environments)
 	@$(RUN) benchmarks/peers.py
 
 check: lint ## lint and the quick tests: about 4 minutes
@@ -57,6 +70,12 @@ test: lint ## lint, then run every test and measure how much of code/ they cover
 
 museum: $(VENV)/.installed-dev ## put each known bug back and name the test that catches it
 	@cd tests && ../$(RUN) -m bug_museum
+
+soak: $(VENV)/.installed-dev ## run 100,000 random schedules of the engine, each compared with requests alone (hours)
+	@cd tests && OMP_NUM_THREADS=1 ../$(RUN) -m soak $(SOAK_OPTIONS)
+
+soak-server: $(VENV)/.installed-dev ## twenty minutes of traffic and 10,000 generated requests for the server
+	@SERVING_SOAK_S=1200 SERVING_CASES=10000 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_serving_soak.py
 
 canary: $(VENV)/.installed-dev $(OLDEST)/.installed ## compare tokens with the oldest supported transformers
 	@$(RUN) tools/canary.py --against $(OLDEST)/bin/python
@@ -82,9 +101,14 @@ $(VENV)/.installed-run: requirements.txt $(if $(VENV_WORKS),,new-environment)
 	@$(RUN) -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed-run
+$(VENV)/.installed-serving: serving/requirements.txt $(VENV)/.installed-run
+	@echo "Installing what the server adds into $(VENV) (under a minute) ..."
+	@$(RUN) -m pip install --quiet --requirement serving/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt serving/requirements-tests.txt $(VENV)/.installed-serving
 	@echo "Installing what the tests add into $(VENV) (under a minute) ..."
-	@$(RUN) -m pip install --quiet --requirement requirements-dev.txt
+	@$(RUN) -m pip install --quiet --requirement requirements-dev.txt --requirement serving/requirements-tests.txt
 	@touch $@
 
 $(OLDEST)/.installed: requirements-oldest.txt $(VENV)/.installed-run
@@ -98,6 +122,18 @@ $(PEERS)/.installed: benchmarks/requirements.txt $(VENV)/.installed-run
 	@$(RUN) -m venv --clear $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@
+
+# vLLM does without the packages that are taken out again; they break transformers where they do not match torch.
+# There is no vLLM for every machine: where it cannot be installed, the comparison goes on without it.
+$(VLLM)/.installed: benchmarks/requirements-vllm.txt $(VENV)/.installed-run
+	@echo "Installing vLLM into $(VLLM) (3.4 GB) ..."
+	@$(RUN) -m venv --clear $(VLLM)
+	@if $(VLLM)/bin/python -m pip install --quiet --requirement benchmarks/requirements-vllm.txt; then \
+	    $(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision && touch $@; \
+	else \
+	    echo "vLLM is left out: it could not be installed (see benchmarks/requirements-vllm.txt)." >&2; \
+	    rm -rf $(VLLM); \
+	fi
 
 new-environment:
 	@found=; \

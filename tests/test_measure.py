@@ -169,14 +169,15 @@ def test_a_request_that_has_not_ended_is_refused_and_changes_nothing():
 
 
 def test_the_engines_requests_are_read_like_any_others(gpt2):
-    ticks = iter(range(100))
+    ticks = iter(range(10, 100))
     engine = Engine(gpt2, None, max_rows=2, step_tokens=2)
     engine.clock = lambda: next(ticks)
     for prompt, budget in (([1, 2, 3], 2), ([4], 1), ([5], 3)):
-        engine.add(prompt, Sampling(budget))  # at 0, 1 and 2 s; each of the steps ends a second after the one before
+        engine.add(prompt, Sampling(budget))  # at 10, 11 and 12 s; each step ends a second after the one before
     ended, trace = engine.run(), Trace()
     trace.read(ended)
-    assert trace.token_times_s() == [request.token_times_s for request in ended] == [[4, 5], [4], [5, 6, 7]]
+    assert [request.token_times_s for request in ended] == [[14, 15], [14], [15, 16, 17]]
+    assert trace.token_times_s() == [[4, 5], [4], [5, 6, 7]]
     assert trace.ttft_s().tolist() == [4, 3, 3] and trace.total_s == 7 and trace.tokens == 6
 
 
