@@ -71,7 +71,7 @@ test: lint ## lint, then run every test and measure how much of code/ they cover
 museum: $(VENV)/.installed-dev ## put each known bug back and name the test that catches it
 	@cd tests && ../$(RUN) -m bug_museum
 
-soak: $(VENV)/.installed-dev ## run 100,000 random schedules of the engine, each compared with requests alone (hours)
+soak: $(VENV)/.installed-dev ## run 100,000 random schedules of the engine, each compared with requests alone (takes long)
 	@cd tests && OMP_NUM_THREADS=1 ../$(RUN) -m soak $(SOAK_OPTIONS)
 
 soak-server: $(VENV)/.installed-dev ## twenty minutes of traffic and 10,000 generated requests for the server
