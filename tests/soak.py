@@ -1,4 +1,4 @@
-"""Random schedules in large numbers: the law of the engine as in `test_engine_properties`, driven by a seeded generator.
+"""A great many random schedules: the law of the engine of `test_engine_properties`, driven by a seeded generator.
 
     make soak                                             100,000 schedules on all processors
     make soak SOAK_OPTIONS="--first 4711 --schedules 1"   one of them again
