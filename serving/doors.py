@@ -144,6 +144,7 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self._unset_keepalive_if_required()  # uvicorn forgets it where the client has broken off
         super().connection_lost(exc)
 
     def _watch(self) -> None:
