@@ -182,8 +182,8 @@ def _cannot_load(name: str, cause: str) -> OSError:
         place = "the local hub cache or the Hugging Face hub, and there is no folder of that name"
     return OSError(
         f"cannot load {name!r} from {place}. Use a folder or a hub id that holds a config, a tokenizer and "
-        f"safetensors weights, or a bundled model, which needs no network ({' or '.join(BUNDLED)}; with COURSE_MODEL "
-        f"unset, load_model() takes the bundled storyteller). The cause was: {cause}"
+        "safetensors weights; or unset COURSE_MODEL and call load_model() for the bundled storyteller, "
+        f"which needs no network. The cause was: {cause}"
     )
 
 

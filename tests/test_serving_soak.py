@@ -28,8 +28,8 @@ CASES, OPERATIONS = int(os.environ.get("SERVING_CASES", "500")), 8
 CHECKS = "not_a_server_error,status_code_conformance,response_schema_conformance,negative_data_rejection"
 CLIENTS = 16
 # PyTorch's kernels keep something for each new number of tokens in a step, ever more rarely. So memory is compared in
-# the last third of the time only, and not to the last byte; open files and threads are.
-MOST_GROWTH_BYTES = 100 * 2**20
+# the last third of a long soak only, and not to the last byte; open files and threads always are.
+MOST_GROWTH_BYTES, MEMORY_SETTLES_S = 100 * 2**20, 600.0
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,7 @@ def test_after_a_soak_the_server_holds_what_it_held(server):
     assert set(seen) == {200, 400, 404, 503, "left", "broken"} and seen["broken"] == 0, seen
     assert eventually(server.is_idle)
     assert eventually(lambda: held(server)[1:] == (files, threads)), (held(server), files, threads)
-    assert held(server)[0] < memory + MOST_GROWTH_BYTES
+    if SOAK_S >= MEMORY_SETTLES_S:
+        assert held(server)[0] < memory + MOST_GROWTH_BYTES
     assert "Traceback" not in server.log
     assert server.terminate() == 0

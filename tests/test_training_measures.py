@@ -174,13 +174,13 @@ def test_the_second_card_is_filled_from_the_numbers(tokenizer: PreTrainedTokeniz
     evaluation = json.loads((STORYTELLER / "evaluation.json").read_text())
     evaluation["model"] = evaluate.describe_model(model, tmp_path)
     evaluation["training"] = evaluate.describe_training(fake_log(plans.LLAMA))
-    evaluation |= {"first_storyteller": {"held_out": evaluation["held_out"]}}
+    evaluation |= {"first_storyteller": {"held_out": evaluation["held_out"]}, "loading": {"repeats": 5, "seconds": 0.5}}
     evaluation["memory"] = evaluate.measure_memory(model, tokenizer, dataclasses.replace(LITTLE, memories=12))
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
     evaluate.write_card(tmp_path)
     card = (tmp_path / "MODEL_CARD.md").read_text()
     assert f"{evaluation['memory']['positions']['100 to 300']} |" in card
-    assert f"of {evaluation['memory']['books']['asked']} (" in card
+    assert f"of {evaluation['memory']['books']['asked']} are (" in card
     assert "1.1 (step 600)" in card and "$" not in card
     assert set(evaluation["memory"]["held_out"]) > {"all", "book"}
 
