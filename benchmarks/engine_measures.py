@@ -99,8 +99,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="the JSON file (default: benchmarks/results/engine-cpu.json; in build/ with --smoke or --only)",
     )
     options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats is {options.repeats}; it must be 1 or more")
     name = "engine-smoke-cpu.json" if options.smoke else "engine-cpu.json"
     options.out = options.out or (BUILD if options.smoke or options.only else RESULTS) / name
     check_rounds(parser, options.out, 1 if options.smoke else options.repeats)

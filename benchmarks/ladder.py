@@ -237,8 +237,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="the JSON file (default: benchmarks/results/ladder-DEVICE.json; in build/ with --quick or --model)",
     )
     options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats is {options.repeats}; it must be 1 or more")
     check_device(parser, options.device)
     options.out = options.out or default_out(options)
     check_rounds(parser, options.out, 1 if options.quick else options.repeats)

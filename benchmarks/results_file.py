@@ -32,7 +32,9 @@ def check_device(parser: argparse.ArgumentParser, device: str) -> None:
 
 
 def check_rounds(parser: argparse.ArgumentParser, out: Path, repeats: int) -> None:
-    """Refuse, before anything is measured, a run of too few rounds whose numbers would replace published ones."""
+    """Refuse, before anything is measured, a run without rounds, or of too few to replace published numbers."""
+    if repeats < 1:
+        parser.error(f"--repeats is {repeats}; it must be 1 or more")
     if not is_published(out):
         return
     cap = os.environ.get("COURSE_REPEATS")

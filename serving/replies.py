@@ -181,6 +181,13 @@ class Usage(BaseModel):
     prompt_tokens_details: dict[str, int]
 
 
+class Answer(BaseModel):
+    id: str
+    created: int
+    model: str
+    usage: Usage
+
+
 class CompletionChoice(BaseModel):
     index: int
     text: str
@@ -188,13 +195,9 @@ class CompletionChoice(BaseModel):
     finish_reason: Literal["length", "stop"]
 
 
-class Completion(BaseModel):
-    id: str
+class Completion(Answer):
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: list[CompletionChoice]
-    usage: Usage
 
 
 class ChatMessage(BaseModel):
@@ -209,13 +212,9 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["length", "stop"]
 
 
-class ChatCompletion(BaseModel):
-    id: str
+class ChatCompletion(Answer):
     object: Literal["chat.completion"]
-    created: int
-    model: str
     choices: list[ChatChoice]
-    usage: Usage
 
 
 class ModelCard(BaseModel):

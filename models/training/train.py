@@ -27,10 +27,14 @@ before the long windows have had their share. After an interruption, repeat the 
 Measured, 4,096 tokens a step: 5,173 tokens/s in windows of 256 tokens, 4,516 of 512, 4,247 of 1,024, 3,273 of 2,048;
 one core alone has 2,764, 2,530, 2,256 and 1,726. The plan's windows make that
     1,465 steps of 0.82 s + 2,930 of 0.92 s + 2,930 of 1.09 s = 7,100 s, and 2 minutes of held-out loss.
-So two and a half hours are enough for 37 million tokens (`--tokens 37_000_000`). Watch `drill_loss` in the log: it
-starts at 8.3 (every token of 4,096 alike), falls to 5.7 when the model knows the names, and below 1.5 once it copies.
-That should have happened soon after the drill's end (step 620). If it has not by step 1,500, stop the run and start it
-anew with more `drill_steps`: without copying neither names nor answers can come.
+So two and a half hours are enough for 37 million tokens (`--tokens 37_000_000`).
+
+One run of 26 million tokens (6,768 s with --compile, on a busy machine) shows what this plan does and what it does not.
+Heroes keep their names in 97 % of 200 stories, and 85 % of the sums are right. But of 398 questions on books 31 % are
+answered: the model names something of the right kind, of the wrong character. It has no induction: a random passage
+that comes again is as hard to predict as before. `drill_loss` cannot show that, since a bag of names can be copied by
+counting: it starts at 8.3 (every token of 4,096 alike), falls to 5.7 when the names are known, was 2.0 at its lowest
+(step 600) and 2.4 at the end. Answers need a drill in which a name, and what followed it, has to be looked up.
 """
 
 import argparse
