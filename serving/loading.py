@@ -17,11 +17,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from engine import Engine
-from models import load_model
+from models import MODELS, load_model
 from packed import pack_model
 from utils import quantize_model
 
-MODELS = Path(__file__).resolve().parent.parent / "models"
 DEFAULT_MODEL, DEFAULT_ADAPTERS = MODELS / "storyteller-llama", MODELS / "adapters"
 STORYTELLER_TEMPLATE = Path(__file__).resolve().parent / "chat_template.jinja"
 WEIGHTS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}  # the dtype that files are read in
