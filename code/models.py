@@ -29,7 +29,7 @@ from transformers import (
 from transformers.utils import logging
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
-BUNDLED = {name: MODELS / name for name in ("storyteller",)}  # by the names that `load_model` takes
+BUNDLED = {name: MODELS / name for name in ("storyteller", "storyteller-llama")}  # by the names that `load_model` takes
 STORYTELLER = BUNDLED["storyteller"]  # the model of the lessons
 
 
@@ -42,10 +42,10 @@ def load_model(
     """Load a causal language model and its tokenizer, ready for batched generation.
 
     Args:
-        name: a bundled model (`"storyteller"`), which needs no network; a local folder; or a model id on the
-            Hugging Face hub such as `"gpt2"` (its local cache is tried first). `None` takes the environment
-            variable `COURSE_MODEL`, and without it the storyteller. A folder that is called like a bundled model
-            is meant by `"./storyteller"`.
+        name: a bundled model (`"storyteller"`, `"storyteller-llama"`), which needs no network; a local folder; or a
+            model id on the Hugging Face hub such as `"gpt2"` (its local cache is tried first). `None` takes the
+            environment variable `COURSE_MODEL`, and without it the storyteller. A folder that is called like a
+            bundled model is meant by `"./storyteller"`.
         dtype: of the weights in memory.
         device: `None` takes the GPU when CUDA has one, else the CPU. `"mps"` only on request.
 

@@ -22,7 +22,6 @@ from packed import pack_model
 from utils import quantize_model
 
 DEFAULT_MODEL, DEFAULT_ADAPTERS = MODELS / "storyteller-llama", MODELS / "adapters"
-STORYTELLER_TEMPLATE = Path(__file__).resolve().parent / "chat_template.jinja"
 WEIGHTS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}  # the dtype that files are read in
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 STOP_IN_TEMPLATE = re.compile(r"stop = (\[.*?\])")  # in a comment of a chat template
@@ -91,8 +90,6 @@ def load(
     for adapter, folder in found.items():
         engine.load_adapter(adapter, folder)
     prompts = copy.deepcopy(tokenizer)
-    if prompts.chat_template is None and Path(name).resolve().parent == MODELS:
-        prompts.chat_template = STORYTELLER_TEMPLATE.read_text(encoding="utf-8")
     return Served(engine, shown, list(found), weights, prompts, stop_strings(prompts), int(time()))
 
 
@@ -134,6 +131,4 @@ def _chosen(model: str | Path | None, adapters: str | Path | None) -> tuple[str,
     """The bundled model and its adapters where nothing was chosen."""
     if model is not None:
         return str(model), adapters
-    if not DEFAULT_MODEL.is_dir():
-        return str(MODELS / "storyteller"), adapters
-    return str(DEFAULT_MODEL), adapters or (DEFAULT_ADAPTERS if DEFAULT_ADAPTERS.is_dir() else None)
+    return str(DEFAULT_MODEL), adapters or DEFAULT_ADAPTERS

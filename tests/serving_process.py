@@ -73,7 +73,7 @@ def write_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
     model = bigram_model(tokenizer)
     model.save_pretrained(folder / "tiny")
     tokenizer.save_pretrained(folder / "tiny")
-    template = ROOT / "serving" / "chat_template.jinja"
+    template = ROOT / "models" / "storyteller-llama" / "chat_template.jinja"
     (folder / "tiny" / template.name).write_text(template.read_text())
     for seed, name in enumerate(("red", "blue")):
         config = LoraConfig(r=2 + seed, lora_alpha=4, target_modules=["q_proj", "v_proj", "down_proj"])

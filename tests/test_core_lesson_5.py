@@ -15,12 +15,14 @@ from transformers.pytorch_utils import Conv1D
 import lessons
 from conftest import tiny_model
 from exercise_answers import lesson_path
-from utils import LoraLayer, add_lora, load_lora, merge_lora
+from linear import shape_of, weight_of
+from utils import ATTENTION_LAYERS, LoraLayer, add_lora, load_lora, merge_lora
 
 
 def core() -> dict[str, Any]:
     """The functions and classes that the lesson defines, without running anything else of it."""
-    names: dict[str, Any] = {"torch": torch, "nn": nn, "copy": copy, "LoraLayer": LoraLayer}
+    names: dict[str, Any] = {"torch": torch, "nn": nn, "copy": copy}
+    names |= {"LoraLayer": LoraLayer, "shape_of": shape_of, "weight_of": weight_of}
     for cell in lessons.code_cells(lessons.read_notebook(lesson_path(5))):
         nodes = [node for node in ast.parse(cell.source).body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
         exec(compile(ast.Module(nodes, type_ignores=[]), "Lesson 5", "exec"), names)
@@ -51,16 +53,16 @@ def test_the_layer_is_that_of_the_library(base: nn.Module, shape: tuple) -> None
     assert {name for name, weight in ours.named_parameters() if weight.requires_grad} == {"A", "B"}
 
 
-def base_model() -> PreTrainedModel:
-    return copy.deepcopy(tiny_model("gpt2")).float()
+@pytest.fixture(params=["gpt2", "llama"])
+def base(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return copy.deepcopy(tiny_model(request.param)).float()
 
 
 @pytest.fixture
-def pair() -> tuple[PreTrainedModel, PreTrainedModel]:
+def pair(base: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedModel]:
     """A model with the lesson's adapters and one with the library's, with the same numbers in them."""
     torch.manual_seed(0)
-    base = base_model()
-    ours = CORE["add_low_rank"](copy.deepcopy(base), ".c_attn", r=3, alpha=6.0)
+    ours = CORE["add_low_rank"](copy.deepcopy(base), ATTENTION_LAYERS, r=3, alpha=6.0)
     theirs = add_lora(copy.deepcopy(base), r=3, alpha=6.0)
     state = {}
     for name, layer in ours.named_modules():
@@ -76,12 +78,12 @@ def logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (4, 5)])
-def test_adapters_are_put_in_and_merged_as_the_library_does(pair: tuple, shape: tuple) -> None:
+def test_adapters_are_put_in_and_merged_as_the_library_does(pair: tuple, base: PreTrainedModel, shape: tuple) -> None:
     ours, theirs = pair
     ids = torch.randint(0, 256, shape)
     adapted = logits(ours, ids)
     torch.testing.assert_close(adapted, logits(theirs, ids))
-    assert not torch.allclose(adapted, logits(base_model(), ids), atol=1e-2)
+    assert not torch.allclose(adapted, logits(base, ids), atol=1e-2)
 
     merged = CORE["merge_low_rank"](ours)
     torch.testing.assert_close(logits(merged, ids), adapted, atol=1e-4, rtol=1e-4)

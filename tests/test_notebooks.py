@@ -79,6 +79,20 @@ def test_lesson_runs_twice_in_one_kernel_and_shows_the_same(
     assert sum(bool(first[index].outputs) for index in steady) >= 5
 
 
+@pytest.mark.notebooks
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_runs_on_the_second_bundled_model(
+    name: str, quick: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name alone, without the network; what the lesson says of numbers is for the first model only."""
+    monkeypatch.setenv("COURSE_MODEL", "storyteller-llama")
+    outcome = lessons.run_notebook(lessons.NOTEBOOKS / f"{name}.ipynb", environment=quick)
+    assert outcome.failure is None
+    assert outcome.headline
+    assert not refused(quick)
+
+
 @pytest.mark.parametrize("name", LESSONS)
 def test_committed_lesson_is_clean(name: str) -> None:
     assert lessons.problems(lessons.NOTEBOOKS / f"{name}.ipynb") == []

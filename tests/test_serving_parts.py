@@ -22,6 +22,8 @@ from serving.errors import ApiError, from_validation, to_json
 from serving.fields import ChatBody, CompletionBody
 from serving.watching import Slots, Step
 
+TEMPLATE = loading.DEFAULT_MODEL / "chat_template.jinja"
+
 # --- Adapters, template -------------------------------------------------------------------------------
 
 
@@ -54,7 +56,7 @@ def test_links_among_the_adapters_are_refused(tmp_path):
 
 
 def test_a_template_names_what_ends_an_answer():
-    template = loading.STORYTELLER_TEMPLATE.read_text()
+    template = TEMPLATE.read_text()
     assert loading.stop_strings(SimpleNamespace(chat_template=template)) == ("\n\nQuestion:",)
     assert loading.stop_strings(SimpleNamespace(chat_template="{{ messages }}")) == ()
     assert loading.stop_strings(SimpleNamespace(chat_template=None)) == ()
@@ -74,7 +76,7 @@ def test_a_template_names_what_ends_an_answer():
     ],
 )
 def test_a_storytellers_chat_is_text_like_its_training_texts(tokenizer, messages, prompt):
-    template = loading.STORYTELLER_TEMPLATE.read_text()
+    template = TEMPLATE.read_text()
     chat = [{"role": role, "content": content} for role, content in messages]
     assert tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False) == prompt
 
@@ -85,7 +87,7 @@ def test_the_template_puts_questions_as_the_training_texts_do(tokenizer):
     document = quiz_document(Quiz("A story.", (("Who?", "Anna."), ("Where?", "At home."))))
     chat = [("user", "A story.\n\nWho?"), ("assistant", "Anna."), ("user", "Where?"), ("assistant", "At home.")]
     messages = [{"role": role, "content": content} for role, content in chat]
-    template = loading.STORYTELLER_TEMPLATE.read_text()
+    template = TEMPLATE.read_text()
     assert tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False) == document
 
 

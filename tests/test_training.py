@@ -255,10 +255,10 @@ def test_an_interrupt_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     trainer = start_tiny(tmp_path)
     step = trainer.train_step
 
-    def interrupted_step() -> float:
+    def interrupted_step(*batch: torch.Tensor | None) -> torch.Tensor:
         if trainer.step == 2:
             raise KeyboardInterrupt
-        return step()
+        return step(*batch)
 
     monkeypatch.setattr(trainer, "train_step", interrupted_step)
     with pytest.raises(KeyboardInterrupt):

@@ -102,18 +102,26 @@ def test_a_question_is_asked_alone_behind_the_book(
 
 def test_loss_per_position_is_cross_entropy(model: PreTrainedModel) -> None:
     documents = torch.randint(1, 4096, (3, 40), generator=torch.Generator().manual_seed(0))
-    losses = measures.loss_per_position(model, documents.tolist(), 0)
+    losses = measures.position_losses(model, documents.tolist(), 0)
     ids = F.pad(documents, (1, 0), value=0)
     with torch.no_grad():
         logits = model(input_ids=ids[:, :-1]).logits
-    expected = F.cross_entropy(logits.flatten(0, 1), documents.flatten(), reduction="none").view(3, 40).mean(dim=0)
-    assert losses.shape == (40,)
+    expected = F.cross_entropy(logits.flatten(0, 1), documents.flatten(), reduction="none").view(3, 40)
     torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_positions_beyond_the_context_are_left_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     settings = dataclasses.replace(LITTLE, positions=(*LITTLE.positions, (400, 600)))
-    assert list(measures.measure_positions(model, tokenizer, settings)) == ["0 to 100", "100 to 300"]
+    found = measures.measure_positions(model, tokenizer, settings)
+    assert list(found) == ["0 to 100", "100 to 300"]
+    for losses in found.values():  # the mean over all tokens lies between those over the two parts
+        assert min(losses.values()) <= losses["all"] <= max(losses.values())
+
+
+def test_the_first_tokens_of_paragraphs_are_found(tokenizer: PreTrainedTokenizerBase) -> None:
+    ids = tokenizer.encode("A book\n\nOnce there was\n\nLong ago\nand")
+    opening = measures.opens_paragraph([ids], tokenizer.encode("\n")[0])
+    assert tokenizer.decode(torch.tensor(ids)[opening[0]]) == "OnceLongand"
 
 
 def test_a_long_document_holds_no_questions(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -141,7 +149,10 @@ def test_sums_are_all_asked(
 
 
 def fake_log(plan: plans.Plan) -> dict:
-    held_out = [{"step": step, "loss": loss, "drill_loss": 0.9} for step, loss in ((300, 1.2), (600, 1.1), (900, 1.3))]
+    held_out = [
+        {"step": step, "tokens": 4096 * step, "loss": loss, "drill_loss": 0.9, "answer_loss": 0.3}
+        for step, loss in ((300, 1.2), (600, 1.1), (900, 1.3))
+    ]
     return json.loads(
         json.dumps(
             {
@@ -150,7 +161,7 @@ def fake_log(plan: plans.Plan) -> dict:
                 "tokens": 900 * 4096,
                 "seconds": 60.0,
                 "tokens_per_second": 1,
-                "hardware": "none",
+                "hardware": "CPU",
                 "ended_by": "tokens",
                 "events": [],
                 "losses": [{"loss": 8.0}, {"loss": 1.0}],
@@ -163,7 +174,11 @@ def fake_log(plan: plans.Plan) -> dict:
 def test_the_training_is_described_by_what_the_log_says() -> None:
     described = evaluate.describe_training(fake_log(plans.LLAMA))
     assert (described["best_held_out_loss"], described["best_step"]) == (1.1, 600)
-    assert described["command"].startswith("python models/training/train.py --architecture llama --tokens 30000000")
+    assert described["command"].startswith(
+        "python models/training/train.py --architecture llama --tokens 600000000 --seed 2024"
+    )
+    elsewhere = evaluate.describe_training(fake_log(plans.LLAMA) | {"hardware": "a GPU"})
+    assert "--device cuda" in elsewhere["command"] and "cuda" not in described["command"]
     plain = evaluate.describe_training(fake_log(plans.Plan()))
     assert "best_step" not in plain and "--architecture" not in plain["command"]
 
@@ -179,7 +194,7 @@ def test_the_second_card_is_filled_from_the_numbers(tokenizer: PreTrainedTokeniz
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
     evaluate.write_card(tmp_path)
     card = (tmp_path / "MODEL_CARD.md").read_text()
-    assert f"{evaluation['memory']['positions']['100 to 300']} |" in card
+    assert f"{evaluation['memory']['positions']['100 to 300']['within_paragraphs']} |" in card
     assert f"of {evaluation['memory']['books']['asked']} are (" in card
     assert "1.1 (step 600)" in card and "$" not in card
     assert set(evaluation["memory"]["held_out"]) > {"all", "book"}

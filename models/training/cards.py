@@ -55,7 +55,10 @@ def beside_table(held_out: dict[str, dict[str, float]], first: dict[str, dict[st
 def memory_sections(evaluation: dict) -> dict[str, str]:
     """The tables of what a model remembers."""
     memory = evaluation["memory"]
-    positions = [f"| {name} | {loss} |" for name, loss in memory["positions"].items()]
+    positions = [
+        f"| {name} | {loss['all']} | {loss['within_paragraphs']} | {loss['opening']} |"
+        for name, loss in memory["positions"].items()
+    ]
     kinds = [
         f"| {kind} | {row['right']} of {row['asked']} | {row['right_percent']} % |"
         for kind, row in memory["books"]["kinds"].items()
@@ -63,7 +66,13 @@ def memory_sections(evaluation: dict) -> dict[str, str]:
     return {
         "beside_table": beside_table(evaluation["held_out"], evaluation["first_storyteller"]["held_out"]),
         "memory_table": held_out_table(memory["held_out"]),
-        "position_table": "\n".join(["| tokens | loss (nats per token) |", "|---|---:|", *positions]),
+        "position_table": "\n".join(
+            [
+                "| tokens | all tokens | all but the first of a paragraph | the first of a paragraph |",
+                "|---|---:|---:|---:|",
+                *positions,
+            ]
+        ),
         "fact_table": "\n".join(["| asked for | right | share |", "|---|---:|---:|", *kinds]),
     }
 

@@ -281,10 +281,11 @@ def measure_loading(folder: Path) -> dict[str, float]:
 def describe_training(log: dict) -> dict[str, object]:
     """The part of the training log that the card shows."""
     plan = log["plan"]
-    budget = f"--minutes {plan['minutes']:g}" if plan["minutes"] else f"--tokens {plan['tokens']}"
+    budget = f"--minutes {plan['minutes']:g}" if log["ended_by"] == "minutes" else f"--tokens {plan['tokens']}"
     architecture = plan.get("architecture", "gpt2")  # a log of before there were two has none
     if architecture != "gpt2":
         budget = f"--architecture {architecture} {budget}"
+    device = "" if log["hardware"].startswith("CPU") else " --device cuda --workers 14"
     return {
         "steps": log["steps"],
         "tokens": log["tokens"],
@@ -301,19 +302,28 @@ def describe_training(log: dict) -> dict[str, object]:
         "decay_percent": round(100 * (1 - plan["decay_start"])),
         **{name: plan[name] for name in ("drill_start", "drill_steps", "focus_steps", "focus_weight", "ramp_steps")},
         "events": "; ".join(log["events"]) or "none",
-        "command": f"python models/training/train.py {budget} --seed {plan['seed']}",
+        "command": f"python models/training/train.py {budget} --seed {plan['seed']}{device}",
         **({} if architecture == "gpt2" else describe_long_training(log)),
     }
 
 
 def describe_long_training(log: dict) -> dict[str, object]:
     """What the card of a model with a long context shows beside that."""
-    plan = log["plan"]
-    best = min(log["held_out_losses"], key=lambda line: line["loss"])
+    plan, lines = log["plan"], log["held_out_losses"]
+    best = min(lines, key=lambda line: line["loss"])
+    drill_end = plan["drill_start"] + plan["drill_steps"] * plan["drill_every"]
+    drilled = [line for line in lines if line["step"] <= drill_end][-1]
     return {
         "best_held_out_loss": best["loss"],
         "best_step": best["step"],
-        "last_drill_loss": log["held_out_losses"][-1]["drill_loss"],
+        "first_held_out_tokens": lines[0]["tokens"],
+        "first_drill_loss": lines[0]["drill_loss"],
+        "first_answer_loss": lines[0]["answer_loss"],
+        "drill_end": drill_end,
+        "drill_end_loss": drilled["drill_loss"],
+        "drill_end_answer_loss": drilled["answer_loss"],
+        "last_drill_loss": lines[-1]["drill_loss"],
+        "last_answer_loss": lines[-1]["answer_loss"],
         "windows": "; then ".join(f"{' '.join(map(str, lengths))}" for _, lengths in plan["windows"]),
         "memory_percent": round(100 * plan["memory_share"]),
         **{name: plan[name] for name in ("drill_every", "answer_weight")},

@@ -102,27 +102,44 @@ def long_documents(tokenizer: PreTrainedTokenizerBase, settings: MemorySettings,
 
 
 @torch.no_grad()
-def loss_per_position(
+def position_losses(
     model: PreTrainedModel, documents: list[list[int]], end_of_text: int, batch: int = 2
 ) -> torch.Tensor:
-    """Mean loss (nats) of predicting the token at each position of equally long documents, (S,)."""
-    total = torch.zeros(len(documents[0]))
+    """The loss (nats) of predicting the token at each position of equally long documents, (N, S)."""
+    losses = []
     for part in tqdm(list(chunks(documents, batch)), desc="loss by position", unit="batch"):
         ids = torch.tensor([[end_of_text, *document] for document in part])  # (B, S + 1)
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits.float()  # (B, S, V)
-        total += F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").sum(dim=0)
-    return total / len(documents)
+        losses.append(F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none"))
+    return torch.cat(losses)
+
+
+def opens_paragraph(documents: list[list[int]], line_break: int) -> torch.Tensor:
+    """Which tokens come first in a paragraph, (N, S): those behind a line's end, which are no line's end themselves."""
+    ids = torch.tensor(documents)
+    behind = F.pad(ids[:, :-1] == line_break, (1, 0))
+    return behind & (ids != line_break)
 
 
 def measure_positions(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: MemorySettings
-) -> dict[str, float]:
-    """Mean loss (nats per token) over ranges of positions in long documents; those that the context holds."""
+) -> dict[str, dict[str, float]]:
+    """Mean loss (nats per token) over ranges of positions in long documents; those that the context holds.
+
+    Once over all tokens, and once without the tokens that open a paragraph. In front of those a model weighs whether
+    the book goes on at all, and no book that it has read went on behind 1,800 tokens.
+    """
     context = model.config.max_position_embeddings
     ranges = [(start, end) for start, end in settings.positions if end <= context]
     documents = long_documents(tokenizer, settings, max(end for _, end in ranges))
-    losses = loss_per_position(model, documents, tokenizer.eos_token_id)
-    return {f"{start} to {end}": round(losses[start:end].mean().item(), 4) for start, end in ranges}
+    losses = position_losses(model, documents, tokenizer.eos_token_id)
+    opens = opens_paragraph(documents, encode(tokenizer, ["\n"])[0][0])
+    found = {}
+    for start, end in ranges:
+        part, opening = losses[:, start:end], opens[:, start:end]
+        split = {"all": part, "within_paragraphs": part[~opening], "opening": part[opening]}
+        found[f"{start} to {end}"] = {name: round(values.mean().item(), 4) for name, values in split.items()}
+    return found
 
 
 def measure_sums(

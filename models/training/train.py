@@ -1,7 +1,7 @@
 """Train a storyteller: a small language model that the lessons serve, from generated text, on a laptop.
 
     python models/training/train.py --minutes 64          # the bundled GPT-2: models/storyteller/
-    python models/training/train.py --architecture llama  # a Llama with a long context; see below
+    python models/training/train.py --architecture llama --device cuda --workers 14   # a Llama; see below
     python models/training/train.py --smoke --out /tmp/x  # the same files from a toy-sized model in under a minute
     python models/training/train.py --resume              # go on from the last checkpoint
 
@@ -9,32 +9,19 @@ Every batch is a function of the seed and the step alone, so a resumed run sees 
 Ctrl-C (or SIGTERM) saves a checkpoint and exits; a killed run loses at most the minutes since the last checkpoint. The
 log is written with every checkpoint, and the weights with the lowest held-out loss are kept and exported.
 
-A model of the second architecture, and four voices for it, from nothing. The times are for two CPU cores (AVX-512 with
-bfloat16) that do nothing else meanwhile; the 2 hours are arithmetic on measured speeds, the rest are estimates:
+A model of the second architecture, and four voices for it, from nothing. The times of training are of an H200 with 16
+CPU cores, those of the rest of two CPU cores (AVX-512 with bfloat16):
 
     python models/training/train.py --architecture llama --size          # at once: parameters and megabytes
-    python models/training/train.py --architecture llama --stop-after 40 # 1 minute: prints this machine's tokens/s
-    python models/training/train.py --architecture llama --resume        # 2 hours for 30 million tokens; with
-                                                                         # --compile about a seventh less
+    python models/training/train.py --architecture llama --device cuda --workers 14   # 7 minutes, 600 million tokens
     python models/training/evaluate.py --model models/storyteller-llama \\
-        --log models/training/training_log_llama.json                    # about 6 minutes
-    python models/training/train_adapters.py                             # about 12 minutes, 3 for each voice
+        --log models/training/training_log_llama.json                    # 3 to 6 minutes
+    python models/training/train_adapters.py                             # 10 minutes, 2 to 3 for each voice
 
-The resumed run takes its plan from the checkpoint. To change the budget, give `--tokens`, best with the first of the
-two runs: windows grow, and the learning rate falls, at shares of it. Do not give `--minutes`: it would end the run
-before the long windows have had their share. After an interruption, repeat the third command.
-
-Measured, 4,096 tokens a step: 5,173 tokens/s in windows of 256 tokens, 4,516 of 512, 4,247 of 1,024, 3,273 of 2,048;
-one core alone has 2,764, 2,530, 2,256 and 1,726. The plan's windows make that
-    1,465 steps of 0.82 s + 2,930 of 0.92 s + 2,930 of 1.09 s = 7,100 s, and 2 minutes of held-out loss.
-So two and a half hours are enough for 37 million tokens (`--tokens 37_000_000`).
-
-One run of 26 million tokens (6,768 s with --compile, on a busy machine) shows what this plan does and what it does not.
-Heroes keep their names in 97 % of 200 stories, and 85 % of the sums are right. But of 398 questions on books 31 % are
-answered: the model names something of the right kind, of the wrong character. It has no induction: a random passage
-that comes again is as hard to predict as before. `drill_loss` cannot show that, since a bag of names can be copied by
-counting: it starts at 8.3 (every token of 4,096 alike), falls to 5.7 when the names are known, was 2.0 at its lowest
-(step 600) and 2.4 at the end. Answers need a drill in which a name, and what followed it, has to be looked up.
+The batches take as much time as the steps, so give `--workers` nearly all cores. Two CPU cores alone read 3,300 to
+5,200 tokens/s, by the window, which makes some 40 hours for the whole plan. The log of the bundled model shows what
+less would give: the step from copying nothing to looking things up lies between 33 and 66 million tokens, three to
+four hours of two cores. A run that ends there was not tried.
 """
 
 import argparse
@@ -42,6 +29,7 @@ import dataclasses
 import json
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,7 +40,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from architectures import build_model, describe_size
-from batches import held_out_batches, make_batch, make_drill, token_weights
+from batches import answer_mask, held_out_batches, load_steps, make_drill
 from corpus import documents
 from plans import PLANS, SMOKE_PLANS, Plan
 
@@ -110,13 +98,20 @@ def next_token_loss(model: PreTrainedModel, ids: torch.Tensor, weights: torch.Te
 
 
 @torch.no_grad()
-def held_out_loss(model: PreTrainedModel, batches: list[torch.Tensor]) -> float:
-    """Mean loss per token over the held-out windows."""
-    model.eval()
+def held_out_loss(
+    model: PreTrainedModel, batches: list[torch.Tensor], weights: list[torch.Tensor] | None = None
+) -> float:
+    """Mean loss per token over the held-out windows (B, S + 1), or its weighted mean; weights (B, S) for each batch."""
+    weights = weights or [torch.ones_like(batch[:, 1:]) for batch in batches]
     device = next(model.parameters()).device
-    losses = [(next_token_loss(model, batch.to(device)).item(), batch.shape[0]) for batch in batches]
+    model.eval()
+    losses = [
+        (next_token_loss(model, batch.to(device), weight.to(device)).item(), weight.sum().item())
+        for batch, weight in zip(batches, weights, strict=True)
+        if weight.any()
+    ]
     model.train()
-    return sum(loss * rows for loss, rows in losses) / sum(rows for _, rows in losses)
+    return sum(loss * weight for loss, weight in losses) / sum(weight for _, weight in losses)
 
 
 def learning_rate(plan: Plan, progress: float) -> float:
@@ -161,6 +156,7 @@ class Trainer:
     checkpoint: Path
     device: str = "cpu"
     compiled: bool = False  # whether the blocks run compiled
+    workers: int = 0  # processes that make the steps' batches ahead; 0: each is made when it is needed
     step: int = 0
     elapsed_s: float = 0.0
     losses: list[dict[str, float]] = field(default_factory=list)
@@ -185,24 +181,27 @@ class Trainer:
         by_time = self.elapsed_s / (60 * self.plan.minutes) if self.plan.minutes else 0.0
         return min(1.0, max(self.tokens / self.plan.tokens, by_time))
 
-    def train_step(self) -> float:
-        """One optimizer step; returns the loss."""
+    def train_step(self, batch: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        """One optimizer step on token ids (B, S + 1) with a weight per target (B, S); returns the loss, a scalar.
+
+        The loss stays on the device: to read it is to wait for the step.
+        """
         rate = learning_rate(self.plan, self.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = make_batch(self.plan, self.tokenizer, self.step).to(self.device)
-        weights = token_weights(self.plan, self.tokenizer, self.step, batch[:, 1:])
-        loss = next_token_loss(self.model, batch, weights)
+        batch = batch.to(self.device)
+        loss = next_token_loss(self.model, batch, None if weights is None else weights.to(self.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return loss.item()
+        return loss.detach()
 
     def run(self, stop_after: int | None = None) -> None:
         """Train until the budget is used up (or `stop_after` steps are done); an interrupt saves a checkpoint."""
         batches = held_out_batches(self.plan, self.tokenizer)
+        steps = iter(load_steps(self.plan, self.tokenizer, self.step, self.workers))
         saved_s = self.elapsed_s
         bar = tqdm(
             total=100.0,
@@ -212,7 +211,7 @@ class Trainer:
         )
         try:
             while self.progress < 1 and (stop_after is None or self.step < stop_after):
-                self.timed_step(bar, batches)
+                self.timed_step(bar, batches, steps)
                 if self.elapsed_s - saved_s > 60 * self.plan.checkpoint_minutes:
                     self.save_checkpoint()
                     saved_s = self.elapsed_s
@@ -224,20 +223,20 @@ class Trainer:
             bar.close()
         self.record_held_out(batches)
 
-    def timed_step(self, bar: tqdm, batches: list[torch.Tensor]) -> None:
-        """One step with its logging; its time counts towards the budget."""
+    def timed_step(self, bar: tqdm, batches: list[torch.Tensor], steps: Iterator[tuple]) -> None:
+        """One step with its logging; its time, and that of its batch, counts towards the budget."""
         started = time.perf_counter()
-        loss = self.train_step()
+        loss = self.train_step(*next(steps))
         if self.step % self.plan.held_out_interval == 0:
             self.record_held_out(batches)
         seconds = time.perf_counter() - started
         self.elapsed_s += seconds
-        if self.step % self.plan.log_interval == 0 or self.step == 1:
-            self.losses.append(self.log_line(loss))
         bar.update(100 * self.progress - bar.n)
-        bar.set_postfix_str(
-            f"step {self.step} loss {loss:.3f} {self.plan.tokens_per_step / seconds:,.0f} tokens/s", refresh=False
-        )
+        if self.step % self.plan.log_interval == 0 or self.step == 1:
+            self.losses.append(self.log_line(loss.item()))
+        if self.step % self.plan.show_interval == 0:
+            speed = self.plan.tokens_per_step / seconds
+            bar.set_postfix_str(f"step {self.step} loss {loss.item():.3f} {speed:,.0f} tokens/s", refresh=False)
 
     def log_line(self, loss: float) -> dict[str, float]:
         """One line of the training log."""
@@ -251,13 +250,17 @@ class Trainer:
         }
 
     def record_held_out(self, batches: list[torch.Tensor]) -> None:
-        """Log the held-out loss and that of a copying drill; keep the weights if they are the best so far."""
+        """Log the held-out loss, that of answers and of a drill; keep the weights if they are the best so far."""
         if self.held_out and self.held_out[-1]["step"] == self.step:
             return
         loss = round(held_out_loss(self.model, batches), 4)
+        line = {"step": self.step, "tokens": self.tokens, "loss": loss}
         drill = make_drill(self.plan, self.tokenizer, step=-1)  # the same rows every time, never trained on
-        drill_loss = round(held_out_loss(self.model, [drill]), 4)
-        self.held_out.append({"step": self.step, "tokens": self.tokens, "loss": loss, "drill_loss": drill_loss})
+        line["drill_loss"] = round(held_out_loss(self.model, [drill]), 4)
+        if self.plan.held_out_memories:
+            answers = [answer_mask(self.tokenizer, batch[:, 1:]).float() for batch in batches]
+            line["answer_loss"] = round(held_out_loss(self.model, batches, answers), 4)
+        self.held_out.append(line)
         if loss < self.best_loss:
             self.best_loss = loss
             self.write(self.model.state_dict(), "best.pt")
@@ -314,7 +317,7 @@ def describe_hardware(device: str) -> str:
     return f"{torch.cuda.get_device_name()}, bfloat16 autocast"
 
 
-def resume_trainer(checkpoint: Path, device: str, compiled: bool = False, tokens: int | None = None) -> Trainer:
+def resume_trainer(checkpoint: Path, device: str, tokens: int | None = None, **settings: object) -> Trainer:
     """A trainer in the state that `save_checkpoint` left, with another budget if `tokens` says one."""
     state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
     saved = Plan(**state["plan"])
@@ -322,7 +325,7 @@ def resume_trainer(checkpoint: Path, device: str, compiled: bool = False, tokens
     tokenizer = AutoTokenizer.from_pretrained(checkpoint / "tokenizer")
     model = build_model(plan, tokenizer.eos_token_id)
     model.load_state_dict(state["model"])
-    trainer = Trainer(plan, tokenizer, model, checkpoint, device, compiled)
+    trainer = Trainer(plan, tokenizer, model, checkpoint, device, **settings)
     trainer.optimizer.load_state_dict(state["optimizer"])
     for name in RUN_STATE:
         setattr(trainer, name, state[name])
@@ -332,10 +335,10 @@ def resume_trainer(checkpoint: Path, device: str, compiled: bool = False, tokens
     return trainer
 
 
-def start_trainer(plan: Plan, checkpoint: Path, device: str, compiled: bool = False) -> Trainer:
+def start_trainer(plan: Plan, checkpoint: Path, device: str, **settings: object) -> Trainer:
     """A trainer at step 0, with new weights and the plan's tokenizer."""
     tokenizer = bundled_tokenizer(plan) if plan.tokenizer_from else train_tokenizer(plan)
-    return Trainer(plan, tokenizer, build_model(plan, tokenizer.eos_token_id), checkpoint, device, compiled)
+    return Trainer(plan, tokenizer, build_model(plan, tokenizer.eos_token_id), checkpoint, device, **settings)
 
 
 def write_log(trainer: Trainer, path: Path) -> None:
@@ -380,6 +383,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, help="seed of weights and data")
     add("--device", default="cpu", help="cpu or cuda")
     add("--threads", type=int, default=2, help="CPU threads")
+    add("--workers", type=int, default=0, help="processes that make batches ahead, for a GPU (default 0)")
     add("--compile", action="store_true", help="compile the blocks (needs a C++ compiler): a seventh less time")
     add("--smoke", action="store_true", help="toy-sized model in under a minute")
     add("--size", action="store_true", help="only print how large the model is, and exit")
@@ -421,10 +425,11 @@ def main() -> None:
         signal.signal(stop_signal, signal.default_int_handler)
     torch.set_num_threads(arguments.threads)
     out, checkpoint, log_path = choose_paths(arguments)
+    settings = {"compiled": arguments.compile, "workers": arguments.workers}
     trainer = (
-        resume_trainer(checkpoint, arguments.device, arguments.compile, arguments.tokens)
+        resume_trainer(checkpoint, arguments.device, arguments.tokens, **settings)
         if arguments.resume
-        else start_trainer(make_plan(arguments), checkpoint, arguments.device, arguments.compile)
+        else start_trainer(make_plan(arguments), checkpoint, arguments.device, **settings)
     )
     try:
         trainer.run(arguments.stop_after)
