@@ -15,6 +15,7 @@ import engine
 from conftest import ARCHITECTURES, CONTEXT, VOCABULARY, random_requests, reference, tiny_model
 from engine import Engine, EngineFull, Sampling
 from engine.text import TextStream
+from engine_invariants import check_schedule
 from helpers import load_model, run_continuous
 from utils import pack_model, quantize_model
 
@@ -35,7 +36,7 @@ def test_answers_are_those_of_generate(architecture, sizes):
     for request in requests:
         engine.add(request.prompt, Sampling(request.max_tokens))
     assert answers(engine) == [reference(model, request) for request in requests]
-    engine.scheduler.check()
+    check_schedule(engine.scheduler)
     assert engine.scheduler.blocks.available == engine.scheduler.blocks.count
 
 
@@ -186,7 +187,7 @@ def test_whoever_is_cancelled_leaves_nothing_behind_and_disturbs_nobody(gpt2, st
     numbers = [engine.add(prompt, Sampling(8)) for prompt in prompts]
     told = [event for _ in range(steps) for event in engine.step()]
     engine.cancel(numbers[1])
-    engine.scheduler.check()
+    check_schedule(engine.scheduler)
     assert numbers[1] not in engine.requests
     (event,) = [event for event in engine.step() if event.number == numbers[1]]
     assert (event.text, event.ids, event.finish_reason) == ("", [], "cancelled")
@@ -288,7 +289,7 @@ def test_after_a_forward_that_failed_the_step_can_be_repeated(gpt2):
             ended += [event.request for event in engine.step() if event.finish_reason]
         except torch.OutOfMemoryError:
             failed += 1
-            engine.scheduler.check()
+            check_schedule(engine.scheduler)
     assert failed > 3
     ended = sorted(ended, key=lambda request: request.number)
     assert [request.output_ids for request in ended] == [served_alone(gpt2, prompt) for prompt in prompts]
@@ -318,7 +319,7 @@ def test_the_requests_of_a_step_that_failed_can_be_cancelled_and_the_others_go_o
     assert concerned == {request.number for request in engine.scheduler.running} == {0, 1}
     for number in concerned:
         engine.cancel(number)
-    engine.scheduler.check()
+    check_schedule(engine.scheduler)
     assert blocks.available == blocks.count and list(engine.requests) == [2, 3]
     ended = engine.run()
     assert [request.finish_reason for request in ended] == ["cancelled", "cancelled", "length", "length"]

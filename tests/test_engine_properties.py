@@ -25,6 +25,7 @@ import test_properties  # noqa: F401  (loads the profile)
 from conftest import tiny_model
 from engine import Engine, Event, Sampling
 from engine.text import INCOMPLETE
+from engine_invariants import check_schedule
 from test_engine_adapters import adapter
 from test_engine_sampling import alone
 from test_engine_text import by_hand, decoded
@@ -200,7 +201,7 @@ class Serving(RuleBasedStateMachine):
     @invariant()
     def whatever_must_hold_holds(self):
         if hasattr(self, "engine"):
-            self.engine.scheduler.check()
+            check_schedule(self.engine.scheduler)
             waiting_or_running = {request.number for request in self.engine.scheduler.running}
             assert waiting_or_running | set(self.engine.scheduler.waiting) == set(self.engine.requests)
 

@@ -16,7 +16,7 @@ import test_properties  # noqa: F401  (loads the profile)
 from conftest import VOCABULARY, tiny_model
 from engine import Engine, Sampling
 from engine.request import Request
-from engine.sampling import candidates, drawn_token, next_tokens
+from engine.sampling import FEW, candidates, drawn_token, next_tokens
 
 
 def warped(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -211,3 +211,30 @@ def test_no_answer_is_shorter_than_its_shortest(temperature, min_tokens):
     assert answer == alone(model, prompt, sampling, eos)
     assert len(answer) >= min_tokens and eos not in answer[:min_tokens]
     assert (eos in answer) or min_tokens > 2
+
+
+def sorted_candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `candidates` is to give, by sorting everything."""
+    probabilities = ((logits.double() - logits.double().max()) / sampling.temperature).softmax(-1)
+    probabilities, tokens = probabilities.sort(descending=True, stable=True)
+    probabilities, tokens = probabilities[: sampling.top_k or None], tokens[: sampling.top_k or None]
+    kept = probabilities.cumsum(-1) - probabilities < sampling.top_p * probabilities.sum()
+    kept[0] = True
+    return probabilities[kept], tokens[kept]
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 5.0])
+@pytest.mark.parametrize("step", [0.0, 0.5])
+def test_the_candidates_are_those_that_sorting_everything_gives(spread, step):
+    """With many equal logits (in steps), nuclei of a few tokens and of nearly all, alone and after top-k."""
+    logits = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * spread
+    logits = (logits / step).round() * step if step else logits
+    sizes = set()
+    for top_p in (0.0, 0.1, 0.5, 0.9, 0.999):
+        for top_k in (0, 1, 5, 300, 1000, 5000):
+            sampling = Sampling(temperature=0.8, top_p=top_p, top_k=top_k)
+            (given, ids), (wanted, wanted_ids) = candidates(logits, sampling), sorted_candidates(logits, sampling)
+            assert torch.equal(ids, wanted_ids)
+            assert torch.allclose(given, wanted, rtol=1e-12)
+            sizes.add(len(ids))
+    assert min(sizes) == 1 and max(sizes) > 2 * FEW * (spread < 5)

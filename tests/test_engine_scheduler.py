@@ -18,6 +18,7 @@ from engine.adapters import Adapter
 from engine.blocks import Blocks, block_key
 from engine.request import Request, Sampling
 from engine.scheduler import Scheduler
+from engine_invariants import check_schedule
 
 ADAPTERS = [None, Adapter("a", 1, {}), Adapter("a", 2, {})]
 
@@ -120,7 +121,7 @@ class Schedules(RuleBasedStateMachine):
     @invariant()
     def whatever_must_hold_holds(self):
         if hasattr(self, "scheduler"):
-            self.scheduler.check()
+            check_schedule(self.scheduler)
 
     def teardown(self):
         if not hasattr(self, "scheduler"):
@@ -129,7 +130,7 @@ class Schedules(RuleBasedStateMachine):
             if not self.alive():
                 break
             self.ended += self.model.step()
-            self.scheduler.check()
+            check_schedule(self.scheduler)
         assert not self.alive(), "some request is never served"
         assert all(len(request.output_ids) == request.max_tokens for request in self.ended)
         assert self.scheduler.blocks.available == self.scheduler.blocks.count
@@ -199,10 +200,10 @@ def test_the_last_comer_is_preempted_keeps_its_answer_and_comes_back_first():
     assert reads(scheduler) == [(0, 1)]  # the fifth block goes to the first; nobody is admitted
     assert second.output_tokens == 2 and second.blocks == [] and second.computed == 0
     assert list(scheduler.waiting) == [1, 2]
-    scheduler.check()
+    check_schedule(scheduler)
     while scheduler.waiting or scheduler.running:
         reads(scheduler)
-        scheduler.check()
+        check_schedule(scheduler)
     assert [request.output_tokens for request in (first, second, third)] == [12, 12, 12]
 
 
@@ -243,7 +244,7 @@ def test_of_equal_blocks_computed_in_one_step_one_is_kept_and_all_can_be_given_a
     assert scheduler.blocks.available == 4 and len(scheduler.blocks.cached) == 2
     scheduler.add(third := request_of(2, list(range(20, 36)), 1))
     assert reads(scheduler) == [(2, 16)] and third.finish_reason == "length"
-    scheduler.check()
+    check_schedule(scheduler)
 
 
 def test_a_freed_block_can_be_found_until_it_is_needed_and_the_oldest_goes_first():
@@ -301,7 +302,7 @@ def test_sharing_a_cached_block_leaves_fewer_to_take():
     scheduler.add(third := request_of(2, [1] * 8 + [3] * 5, 3))  # 4 blocks, 2 of them cached; 3 are available
     reads(scheduler)
     assert third.blocks == [] or len(third.blocks) == 4
-    scheduler.check()
+    check_schedule(scheduler)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from conftest import tiny_model
 from engine import Engine, Sampling
+from engine_invariants import check_schedule
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -116,7 +117,7 @@ def with_driver(work: Callable[[Driver], Awaitable[None]], told: list[Step] | No
             await asyncio.wait_for(work(runs), 60)
         finally:
             runs.stop()
-        engine.scheduler.check()
+        check_schedule(engine.scheduler)
 
     asyncio.run(run())
 

@@ -12,7 +12,7 @@ numbers, its block table: token i of it lies in block `table[i // block_tokens]`
 from __future__ import annotations
 
 from array import array
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import takewhile
@@ -80,13 +80,3 @@ class Blocks:
                 self.free.append(block)
             elif not self.references[block]:
                 self.cached[block] = None
-
-    def check(self, tables: Iterable[Sequence[int]]) -> None:
-        """For tests: raises AssertionError unless every block is accounted for, given all block tables in use."""
-        held = Counter(block for table in tables for block in table)
-        assert held == Counter(dict(enumerate(self.references))), "references differ from the tables"
-        states = [*self.free, *self.cached, *held]
-        assert sorted(states) == list(range(self.count)), "free + cached + used blocks are not all blocks"
-        assert self.by_key == {key: block for block, key in enumerate(self.keys) if key is not None}
-        assert not any(self.keys[block] for block in self.free), "a free block can be found"
-        assert all(self.keys[block] for block in self.cached), "a cached block cannot be found"

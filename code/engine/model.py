@@ -89,6 +89,9 @@ class PagedModel:
     def __init__(self, model: PreTrainedModel, blocks: int, block_tokens: int) -> None:
         self.architecture, self.block_tokens = architecture_of(model), block_tokens
         self.like = {"dtype": self.architecture.norm.weight.dtype, "device": model.device}
+        self.exact = dict(self.like)  # what attention computes in: on the CPU it is slow in less than float32
+        if model.device.type == "cpu":
+            self.exact["dtype"] = torch.promote_types(self.like["dtype"], torch.float32)
         shape = (blocks, block_tokens, self.architecture.kv_heads, self.architecture.head_size)
         # Zeros, not empty: a place that is masked counts 0 times what it holds, and 0 times NaN is NaN.
         self.pages = [tuple(torch.zeros(shape, **self.like) for _ in "kv") for _ in self.architecture.layers]
@@ -100,7 +103,7 @@ class PagedModel:
         Returns:
             The requests all of whose tokens are read now, and the logits (rows, V) of the token after each.
         """
-        flat, architecture = Flat(work, self.block_tokens, self.like), self.architecture
+        flat, architecture = Flat(work, self.block_tokens, self.exact), self.architecture
         x = architecture.embed(flat)  # (N, width)
         for index, layer in enumerate(architecture.layers):
             q, k, v = architecture.queries_keys_values(layer, x, flat)  # (N, H, D), (N, G, D), (N, G, D)
@@ -122,14 +125,16 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, part: Part, scale: float) ->
     """Attention of a part's R rows with T new tokens each, q (R * T, H, D) -> (R * T, H * D).
 
     The rows' pages are gathered from all, (blocks, block_tokens, G, D), into one rectangle, as wide as the longest row.
-    (Rows in slots of their own, contiguous, would need no gathering, but could share no prefix.)
+    (Rows in slots of their own, contiguous, would need no gathering, but could share no prefix. `make engine` times
+    both: with short rows they are equal, as the gathering brings into the CPU's cache what attention reads next.)
     """
     (rows, tokens, places), (_, heads, size) = part.mask.shape, q.shape
     table, groups = part.table.flatten(), keys.shape[2]
-    gathered = (pages.flatten(1).index_select(0, table) for pages in (keys, values))  # whole blocks at once
+    gathered = (pages.flatten(1).index_select(0, table).to(part.mask.dtype) for pages in (keys, values))  # whole blocks
     keys, values = (t.view(rows, places, groups, size).transpose(1, 2) for t in gathered)  # (R, G, S, D)
     shared = heads // groups  # H / G query heads look at the same key head: further rows of one query matrix
+    dtype, q = q.dtype, q.to(part.mask.dtype)
     q = q.view(rows, tokens, groups, shared, size).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (R, G, H / G * T, D)
     mask = part.mask[:, None, None].expand(-1, -1, shared, -1, -1).flatten(2, 3)  # (R, 1, H / G * T, S)
     y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale)
-    return y.unflatten(2, (shared, tokens)).permute(0, 3, 1, 2, 4).reshape(rows * tokens, heads * size)
+    return y.unflatten(2, (shared, tokens)).permute(0, 3, 1, 2, 4).reshape(rows * tokens, heads * size).to(dtype)

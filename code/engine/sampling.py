@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .request import Request, Sampling, TokenLogprob
 
+FEW = 256  # candidates that are sorted before all are
+
 
 @torch.inference_mode()
 def next_tokens(logits: Tensor, requests: Sequence[Request], eos: Collection[int]) -> list[int]:
@@ -24,7 +26,8 @@ def next_tokens(logits: Tensor, requests: Sequence[Request], eos: Collection[int
     for row, request in zip(logits, requests, strict=True):
         if request.output_tokens < request.sampling.min_tokens and not request.sampling.ignore_eos:
             row[list(eos)] = -torch.inf  # as transformers' min_new_tokens does it
-    tokens = logits.argmax(-1).tolist()
+    wide = logits.float() if logits.dtype == torch.bfloat16 else logits  # in bfloat16 argmax takes three times as long
+    tokens = wide.argmax(-1).tolist()
     for index, request in enumerate(requests):
         if request.sampling.temperature > 0:
             tokens[index] = drawn_token(logits[index], request.sampling, request.random.random())
@@ -51,13 +54,18 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     probabilities = ((logits - logits.max()) / sampling.temperature).softmax(-1)  # (V,)
     if not sampling.top_k and sampling.top_p == 1:
         return probabilities, torch.arange(len(logits), device=logits.device)  # all, and no sorting
-    probabilities, tokens = probabilities.sort(descending=True, stable=True)
-    size = min(sampling.top_k or len(tokens), len(tokens))
-    probabilities, tokens = probabilities[:size], tokens[:size]
-    likelier = probabilities.cumsum(-1) - probabilities  # what those before have together
-    kept = likelier < sampling.top_p * probabilities.sum()
-    kept[0] = True
-    return probabilities[kept], tokens[kept]
+    size = min(sampling.top_k or FEW, len(logits))
+    for among in (size, len(logits)):  # with top-k so many are enough, with top-p alone the likeliest few mostly are
+        least = probabilities.topk(among).values[-1]
+        tokens = (probabilities >= least).nonzero().flatten()  # by id, with those that are as likely as the last
+        likeliest, order = probabilities[tokens].sort(descending=True, stable=True)
+        likeliest = likeliest[:size] if sampling.top_k else likeliest
+        total = likeliest.sum() if sampling.top_k else probabilities.sum()
+        likelier = likeliest.cumsum(-1) - likeliest  # what those before have together
+        count = max(1, int((likelier < sampling.top_p * total).sum()))
+        if sampling.top_k or count < len(tokens):
+            break
+    return likeliest[:count], tokens[order[:count]]
 
 
 def _token_logprob(token: int, logits: Tensor, count: int) -> TokenLogprob:

@@ -10,7 +10,6 @@ not on how many wait.
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import pairwise
 from typing import NamedTuple
 
 from .blocks import Blocks
@@ -122,16 +121,3 @@ class Scheduler:
         self.running.remove(request)
         self.blocks.release(request.blocks)
         request.blocks, request.computed = [], 0
-
-    def check(self) -> None:
-        """For tests: raises AssertionError unless what must hold between two steps holds."""
-        self.blocks.check([request.blocks for request in self.running])
-        assert len(self.running) <= self.max_rows
-        numbers = [request.number for request in (*self.running, *self.waiting.values())]
-        assert all(one < next_one for one, next_one in pairwise(numbers)), "somebody overtook"
-        assert not any(request.blocks or request.computed for request in self.waiting.values())
-        for request in self.running:
-            assert request.computed < len(request.ids), "a running request has nothing left to read"
-            written_next = request.blocks[request.computed // self.blocks.block_tokens :]
-            assert not any(self.blocks.keys[block] for block in written_next), "a block is shared while written"
-            assert all(self.blocks.references[block] == 1 for block in written_next)

@@ -95,7 +95,7 @@ ANSWERS = (
     Bug(
         "top-p drops the token that crosses the threshold",
         "engine/sampling",
-        (("likelier = probabilities.cumsum(-1) - probabilities", "likelier = probabilities.cumsum(-1)"),),
+        (("likelier = likeliest.cumsum(-1) - likeliest", "likelier = likeliest.cumsum(-1)"),),
         "test_engine_sampling.py::test_the_tokens_that_can_be_chosen_are_those_of_transformers",
         "reasoning-from-scratch #164, fish-speech #1171",
     ),
