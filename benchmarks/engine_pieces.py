@@ -76,7 +76,7 @@ def calls_to_watch(engine: Engine) -> Iterator[tuple[str, list[Call]]]:
         if not next(layer.children(), None):
             layers.setdefault(piece_name(name, layer), []).append((layer, "forward"))
     yield from layers.items()
-    yield "attention: pages gathered", [(torch.Tensor, "index_select")]
+    yield "attention: pages gathered", [(engine.paged, "_gather")]
     yield "attention: product", [(F, "scaled_dot_product_attention")]
     yield "attention: keys and values written", [(torch.Tensor, "index_copy_")]
     yield "tables and masks", [(model_module, "Flat")]

@@ -93,6 +93,7 @@ class PagedModel:
         if model.device.type == "cpu":
             self.exact["dtype"] = torch.promote_types(self.like["dtype"], torch.float32)
         shape = (blocks, block_tokens, self.architecture.kv_heads, self.architecture.head_size)
+        self.room = [torch.empty(0, shape[1] * shape[2] * shape[3], **self.like) for _ in "kv"]  # for gathered blocks
         # Zeros, not empty: a place that is masked counts 0 times what it holds, and 0 times NaN is NaN.
         self.pages = [tuple(torch.zeros(shape, **self.like) for _ in "kv") for _ in self.architecture.layers]
 
@@ -117,21 +118,33 @@ class PagedModel:
         for pages, new in zip(self.pages[index], (k, v), strict=True):
             pages.view(-1, new[0].numel()).index_copy_(0, flat.places, new.flatten(1))  # (blocks * block_tokens, G * D)
         scale = self.architecture.scales[index]
-        attended = [attend(q[part.tokens], *self.pages[index], part, scale) for part in flat.parts]
+        blocks = max(part.table.numel() for part in flat.parts)
+        if blocks > len(self.room[0]):
+            self.room = [room.new_empty(blocks + blocks // 4, room.shape[1]) for room in self.room]
+        gathered = (self._gather(index, part.table.flatten()) for part in flat.parts)
+        attended = [attend(q[part.tokens], *kv, part, scale) for part, kv in zip(flat.parts, gathered, strict=True)]
         return torch.cat(attended) if len(attended) > 1 else attended[0]
+
+    def _gather(self, index: int, table: Tensor) -> list[Tensor]:
+        """Copies of these blocks' keys and values, whole blocks at once; the next ones use the same memory again.
+
+        New memory at every call would cost more than the copying: the system hands it out page by page.
+        """
+        pages, n = (pages.flatten(1) for pages in self.pages[index]), len(table)
+        return [torch.index_select(all_, 0, table, out=room[:n]) for all_, room in zip(pages, self.room, strict=True)]
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, part: Part, scale: float) -> Tensor:
     """Attention of a part's R rows with T new tokens each, q (R * T, H, D) -> (R * T, H * D).
 
-    The rows' pages are gathered from all, (blocks, block_tokens, G, D), into one rectangle, as wide as the longest row.
+    The rows' pages (blocks, block_tokens, G, D) have been gathered into one rectangle, as wide as the longest row.
     (Rows in slots of their own, contiguous, would need no gathering, but could share no prefix. `make engine` times
     both: with short rows they are equal, as the gathering brings into the CPU's cache what attention reads next.)
     """
     (rows, tokens, places), (_, heads, size) = part.mask.shape, q.shape
-    table, groups = part.table.flatten(), keys.shape[2]
-    gathered = (pages.flatten(1).index_select(0, table).to(part.mask.dtype) for pages in (keys, values))  # whole blocks
-    keys, values = (t.view(rows, places, groups, size).transpose(1, 2) for t in gathered)  # (R, G, S, D)
+    kv = (blocks.to(part.mask.dtype).view(rows, places, -1, size) for blocks in (keys, values))
+    keys, values = (t.transpose(1, 2) for t in kv)  # (R, G, S, D)
+    groups = keys.shape[1]
     shared = heads // groups  # H / G query heads look at the same key head: further rows of one query matrix
     dtype, q = q.dtype, q.to(part.mask.dtype)
     q = q.view(rows, tokens, groups, shared, size).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (R, G, H / G * T, D)

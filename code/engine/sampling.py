@@ -55,17 +55,17 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     if not sampling.top_k and sampling.top_p == 1:
         return probabilities, torch.arange(len(logits), device=logits.device)  # all, and no sorting
     size = min(sampling.top_k or FEW, len(logits))
-    for among in (size, len(logits)):  # with top-k so many are enough, with top-p alone the likeliest few mostly are
-        least = probabilities.topk(among).values[-1]
-        tokens = (probabilities >= least).nonzero().flatten()  # by id, with those that are as likely as the last
+    likeliest = probabilities.topk(size).values
+    total = likeliest.sum() if sampling.top_k else probabilities.sum()
+    if sampling.top_k or likeliest.sum() - likeliest[-1] >= sampling.top_p * total:  # enough to sort
+        tokens = (probabilities >= likeliest[-1]).nonzero().flatten()  # by id, with those as likely as the last
         likeliest, order = probabilities[tokens].sort(descending=True, stable=True)
-        likeliest = likeliest[:size] if sampling.top_k else likeliest
-        total = likeliest.sum() if sampling.top_k else probabilities.sum()
-        likelier = likeliest.cumsum(-1) - likeliest  # what those before have together
-        count = max(1, int((likelier < sampling.top_p * total).sum()))
-        if sampling.top_k or count < len(tokens):
-            break
-    return likeliest[:count], tokens[order[:count]]
+        likeliest, tokens = likeliest[:size], tokens[order[:size]]
+    else:
+        likeliest, tokens = probabilities.sort(descending=True, stable=True)
+    likelier = likeliest.cumsum(-1) - likeliest  # what those before have together
+    count = max(1, int((likelier < sampling.top_p * total).sum()))
+    return likeliest[:count], tokens[:count]
 
 
 def _token_logprob(token: int, logits: Tensor, count: int) -> TokenLogprob:
