@@ -43,8 +43,12 @@ def listen(page: playwright.Page) -> list[str]:
         if not request.url.startswith(("file:", "data:", "blob:", "http://127.0.0.1:", "ws://127.0.0.1:")):
             wrong.append(f"asks a host outside: {request.url}")
 
+    def look_at_failure(request: playwright.Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the page went on before it had everything; no fault of the server's
+            wrong.append(f"failed: {request.url} ({request.failure})")
+
     page.on("request", look_at)
-    page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url} ({request.failure})"))
+    page.on("requestfailed", look_at_failure)
     page.on("response", lambda answer: wrong.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None)
     page.on("console", lambda message: wrong.append(f"console: {message.text}") if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
