@@ -137,9 +137,9 @@ class PagedModel:
 def attend(q: Tensor, keys: Tensor, values: Tensor, part: Part, scale: float) -> Tensor:
     """Attention of a part's R rows with T new tokens each, q (R * T, H, D) -> (R * T, H * D).
 
-    The rows' pages (blocks, block_tokens, G, D) have been gathered into one rectangle, as wide as the longest row.
-    (Rows in slots of their own, contiguous, would need no gathering, but could share no prefix. `make engine` times
-    both: with short rows they are equal, as the gathering brings into the CPU's cache what attention reads next.)
+    `keys` and `values` (blocks, block_tokens * G * D) are the rows' pages, gathered one row after the other, each row
+    as wide as the longest. (Rows in slots of their own, contiguous, would need no gathering, but could share no prefix;
+    `make engine` times both.)
     """
     (rows, tokens, places), (_, heads, size) = part.mask.shape, q.shape
     kv = (blocks.to(part.mask.dtype).view(rows, places, -1, size) for blocks in (keys, values))

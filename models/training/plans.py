@@ -76,8 +76,8 @@ class Plan:
         return lengths[step % len(lengths)]
 
 
-# The second model, of today's architecture and with a context of 2,048 tokens, for ten minutes of one GPU (or a day and
-# a half of two CPU cores). The reasons for its numbers:
+# The second model, of today's architecture and with a context of 2,048 tokens, for seven minutes of one GPU (or some 40
+# hours of two CPU cores). The reasons for its numbers:
 #
 # Shape. Width 256 and six layers are what the GPT-2 has, so the two can be compared; four query heads of 64 share two
 # heads of keys and values, and an MLP width of 640 in three matrices costs no more than 1,024 in two.
