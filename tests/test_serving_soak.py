@@ -102,6 +102,12 @@ def held(server: Server) -> tuple[int, int, int]:
     return process.memory_info().rss, process.num_fds(), process.num_threads()
 
 
+def holds_no_more(server: Server, files: int, threads: int) -> bool:
+    """Fewer is right too: the first count may have met a connection that was just being closed."""
+    _, files_now, threads_now = held(server)
+    return files_now <= files and threads_now <= threads
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(SOAK_S + 240)
 def test_after_a_soak_the_server_holds_what_it_held(server):
@@ -111,7 +117,7 @@ def test_after_a_soak_the_server_holds_what_it_held(server):
     seen = asyncio.run(traffic(server.url, SOAK_S / 3, seed=1))
     assert set(seen) == {200, 400, 404, 503, "left", "broken"} and seen["broken"] == 0, seen
     assert eventually(server.is_idle)
-    assert eventually(lambda: held(server)[1:] == (files, threads)), (held(server), files, threads)
+    assert eventually(lambda: holds_no_more(server, files, threads)), (held(server), files, threads)
     if SOAK_S >= MEMORY_SETTLES_S:
         assert held(server)[0] < memory + MOST_GROWTH_BYTES
     assert "Traceback" not in server.log
