@@ -10,7 +10,7 @@ LAB_OPTIONS :=
 # What `make soak` passes on, for example SOAK_OPTIONS="--first 4711 --schedules 1": one schedule again.
 SOAK_OPTIONS :=
 
-# What `make serve` passes on, for example ARGS="--port 8123 --rows 16".
+# What `make serve` and `make load` pass on, for example ARGS="--port 8123 --rows 16".
 ARGS :=
 
 # Two tests at a time, each on one core.
@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help lessons lab serve execute figures bench engine peers check test museum soak soak-server canary lint clean new-environment
+.PHONY: help lessons lab serve execute figures bench engine peers load check test museum soak soak-server canary lint clean new-environment
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -61,6 +61,9 @@ engine: $(VENV)/.installed-run ## measure the engine: what was aimed at, and whe
 
 peers: $(VENV)/.installed-run $(PEERS)/.installed $(VLLM)/.installed ## the same workload on other libraries (two more environments)
 	@$(RUN) benchmarks/peers.py
+
+load: $(VENV)/.installed-dev $(VLLM)/.installed ## measure the server beside vLLM's (one more environment)
+	@$(RUN) benchmarks/load.py $(ARGS)
 
 check: lint ## lint and the quick tests: about 4 minutes
 	@$(TEST) -m "not slow and not notebooks"

@@ -47,24 +47,26 @@ VLLM_PYTHON = python_of(ROOT / ".venv-vllm")
 DISTURBED = 0.1  # on a quiet machine other programs take less than this share of the processors' time
 
 # What is compared with what. OpenVINO compiles a model before it serves it, which is where it arranges the weights for
-# the processor, and vLLM has oneDNN arrange them when it loads a model, so these two are compared with our packed
-# models; transformers and CTranslate2 with those as they are.
+# the processor, and vLLM has oneDNN arrange them when it loads a model; both are engines. So these two are compared
+# with our engine on packed models; transformers and CTranslate2 with our functions on those as they are.
 SYSTEMS = (
     System("transformers", "static", "transformers generate", "fp32", "static", like="ours-static"),
     System("transformers", "manager", "transformers manager", "fp32", "continuous", like="ours-continuous"),
     System("transformers", "manager-open", "transformers manager, any slots", "fp32", "continuous"),
     System("ctranslate2", "fp32", "CTranslate2", "fp32", "static", like="ours-static"),
     System("ctranslate2", "int8", "CTranslate2", "int8", "static"),
-    System("openvino", "fp32", "OpenVINO GenAI", "fp32", "continuous", like="ours-packed"),
-    System("openvino", "bf16", "OpenVINO GenAI", "bf16", "continuous", like="ours-packed-bf16"),
-    System("openvino", "int8", "OpenVINO GenAI", "int8", "continuous", like="ours-packed-int8-head"),
-    System("vllm", "fp32", "vLLM, eager", "fp32", "continuous", like="ours-packed"),
-    System("vllm", "bf16", "vLLM, eager", "bf16", "continuous", like="ours-packed-bf16"),
+    System("openvino", "fp32", "OpenVINO GenAI", "fp32", "continuous", like="ours-engine"),
+    System("openvino", "bf16", "OpenVINO GenAI", "bf16", "continuous", like="ours-engine-bf16"),
+    System("openvino", "int8", "OpenVINO GenAI", "int8", "continuous", like="ours-engine-int8-head"),
+    System("vllm", "fp32", "vLLM, eager", "fp32", "continuous", like="ours-engine"),
+    System("vllm", "bf16", "vLLM, eager", "bf16", "continuous", like="ours-engine-bf16"),
     System("ours", "static", "ours", "fp32", "static"),
     System("ours", "continuous", "ours", "fp32", "continuous"),
-    System("ours", "engine", "ours, packed, by the engine", "fp32", "continuous"),
-    System("ours", "engine-bf16", "ours, packed, by the engine", "bf16", "continuous"),
-    System("ours", "engine-int8-head", "ours, head too, by the engine", "int8", "continuous"),
+    System("ours", "engine", "ours, packed, by the engine", "fp32", "continuous", like="ours-packed"),
+    System("ours", "engine-bf16", "ours, packed, by the engine", "bf16", "continuous", like="ours-packed-bf16"),
+    System(
+        "ours", "engine-int8-head", "ours, head too, by the engine", "int8", "continuous", like="ours-packed-int8-head"
+    ),
     System("ours", "packed", "ours, packed", "fp32", "continuous"),
     System("ours", "packed-bf16", "ours, packed", "bf16", "continuous"),
     System("ours", "packed-int8", "ours, packed", "int8", "continuous"),

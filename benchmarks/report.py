@@ -1,6 +1,7 @@
 """The tables of README and of the note on the ladder, and the sentences that say what they mean.
 
-They come from what ladder.py, peers.py and engine_measures.py have measured, and from what the lessons have predicted.
+They come from what ladder.py, peers.py, engine_measures.py and load.py have measured, and from what the lessons have
+predicted.
 
     python benchmarks/report.py            print them
     python benchmarks/report.py --write    put them into README.md and notes/Ladder.md, and draw their figures again
@@ -23,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 from markdown_text import listed, markdown, wrap
-from report_engine import engine_answers, engine_gain, engine_targets, plain_rungs
+from report_engine import engine_answers, engine_gain, engine_reading, engine_targets, plain_rungs
+from report_load import load_reading, load_targets
 from scoreboards import Scoreboard, saved_scoreboards
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -131,7 +133,7 @@ def count_and_clock(result: dict[str, Any]) -> str:
         f"{bf16['median_s']:.1f} and {int8['median_s']:.1f}, because not everything is weights: attention, some "
         "hundred small operations and the search for the largest of 50,257 logits do not shrink with them. The int8 "
         "of this rung rounds the output head too; the count of megabytes in Lesson 0 leaves the head in fp32.",
-        *engine_gain(result),
+        engine_gain(result),
     ]
     return "\n".join(wrap(f"- {paragraph}", indent="  ") for paragraph in paragraphs)
 
@@ -206,10 +208,14 @@ def peers_reading(result: dict[str, Any]) -> str:
         "times. In fp32, with continuous batching on the same weights, transformers' manager takes "
         f"{times('transformers-manager')} times as long with 8 slots, which is the number that we use, and "
         f"{times('transformers-manager-open', 'ours-continuous')} times with as many slots as it chooses. "
-        f"{near_ties(rows)}OpenVINO compiles the model before it serves, so we compare it with our packed models: it "
-        f"takes {times('openvino-fp32')} times as long in fp32, {times('openvino-bf16')} times in bf16 and "
-        f"{times('openvino-int8')} times in int8. Our packed model is faster than transformers, but only because it is "
-        f"packed: transformers' manager takes {times('transformers-manager', 'ours-packed')} and "
+        f"{near_ties(rows)}OpenVINO compiles the model before it serves it, and vLLM has its weights arranged for the "
+        "processor when it loads them, so we compare these two with our engine on packed weights. OpenVINO takes "
+        f"{times('openvino-fp32')} times as long as the engine in fp32, {times('openvino-bf16')} times in bf16 and "
+        f"{times('openvino-int8')} times in int8. vLLM takes {times('vllm-fp32')} times as long in fp32 and "
+        f"{times('vllm-bf16')} times in bf16. The engine itself takes {times('ours-engine')} times as long as "
+        f"`run_continuous` on the same packed weights in fp32, {times('ours-engine-bf16')} times in bf16 and "
+        f"{times('ours-engine-int8-head')} times in int8. Our packed model is faster than transformers, but only "
+        f"because it is packed: transformers' manager takes {times('transformers-manager', 'ours-packed')} and "
         f"{times('transformers-manager-open', 'ours-packed')} times as long as it does."
     )
 
@@ -258,13 +264,13 @@ def peers_caption(result: dict[str, Any]) -> str:
     return wrap(
         "*Times ours* says how many times as long as this project a system takes. The ratio is taken within each of "
         f"{result['rounds']} rounds, and the table shows the median of the ratios, which need not be the ratio of the "
-        "medians. *Alike* compares with the system of ours that has the same slots, batching and precision; ours is "
-        "packed where the other system is OpenVINO, and as it is for the others. We have no static int8. *Packed* "
-        "compares with our packed model in the same precision, by continuous batching, whatever the other system does "
-        f"(in int8, the one whose output head is rounded too). {tokens} OpenVINO differs from our loop in two ways "
-        "that may explain its lead, which nobody here has tested: it compiles the whole forward into one graph, where "
-        "our loop starts every operation from Python, and its int8 also computes in bf16 and keeps the cache in 8 bits "
-        "where the processor can."
+        "medians. *Alike* compares with the system of ours that has the same slots, batching and precision: our engine "
+        "on packed weights for OpenVINO and vLLM, `run_continuous` on packed weights for our engine, and our functions "
+        "on weights as they are for the others. We have no static int8. *Packed* compares with `run_continuous` on "
+        "our packed model in the same precision, whatever the other system does (in int8, the one whose output head is "
+        f"rounded too). {tokens} OpenVINO differs from our engine in two ways that may explain its lead, which nobody "
+        "here has tested: it compiles the whole forward into one graph, where our engine starts every operation from "
+        "Python, and its int8 also computes in bf16 and keeps the cache in 8 bits where the processor can."
     )
 
 
@@ -339,7 +345,6 @@ class Block(NamedTuple):
 
 
 LADDER_PAGE = "notes/Ladder.md"
-ENGINE_RESULTS = "engine-cpu.json"
 BLOCKS = (
     Block("README.md", answers_text, "ladder-cpu.json"),
     Block(LADDER_PAGE, ladder_table, "ladder-cpu.json"),
@@ -350,10 +355,12 @@ BLOCKS = (
     Block(LADDER_PAGE, peers_reading, "peers-cpu.json"),
     Block(LADDER_PAGE, peers_table, "peers-cpu.json"),
     Block(LADDER_PAGE, peers_caption, "peers-cpu.json"),
+    Block(LADDER_PAGE, engine_targets, "engine-cpu.json"),
+    Block(LADDER_PAGE, engine_reading, "engine-cpu.json"),
+    Block(LADDER_PAGE, load_targets, "load-cpu.json"),
+    Block(LADDER_PAGE, load_reading, "load-cpu.json"),
     Block(LADDER_PAGE, predictions_table),
     Block(LADDER_PAGE, predictions_missed),
-    # Once there are results, the page needs a place for them.
-    *([Block(LADDER_PAGE, engine_targets, ENGINE_RESULTS)] if (RESULTS / ENGINE_RESULTS).exists() else []),
 )
 
 

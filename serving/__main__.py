@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from .doors import DEFAULT_TIMEOUT_S, Protocol
 from .driver import Driver
 from .loading import WEIGHTS, Served, load
 
+KEY_VARIABLE = "SERVING_API_KEY"
 MOST_FILES = 2**16
 LAST_FRAMES_S = 5  # in which the last pieces of answers go out, after the engine has made them
 
@@ -38,7 +40,13 @@ def parser() -> argparse.ArgumentParser:
     add("--rows", type=positive, default=8, help="requests that run at a time (%(default)s)")
     add("--cache-tokens", type=positive, default=8192, help="room of the KV cache, in tokens (%(default)s)")
     add("--queue", type=natural, default=256, help="requests that may wait; others get 503 (%(default)s)")
-    add("--api-key", metavar="KEY", help="what clients have to send as Authorization: Bearer KEY (nothing)")
+    add(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get(KEY_VARIABLE) or None,
+        help="what clients have to send as Authorization: Bearer KEY (nothing, or what the environment variable "
+        f"{KEY_VARIABLE} says; nobody sees it there in the list of processes)",
+    )
     add("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
     add("--port", type=natural, default=8000, help="the port, 0 for any that is free (%(default)s)")
     add(

@@ -122,7 +122,12 @@ def test_nothing_of_a_stop_string_is_shown(tokenizer):
 
 def test_what_was_held_back_is_shown_at_the_end(tokenizer):
     pieces, _ = streamed(TextStream(tokenizer, ["<end>"]), tokenizer("ok <en")["input_ids"])
-    assert "".join(pieces[:-1]) == "ok" and pieces[-1] == " <en"
+    assert "".join(pieces[:-1]) == "ok " and pieces[-1] == "<en"
+
+
+def test_only_what_may_be_a_stop_string_is_held_back(tokenizer):
+    pieces, _ = streamed(TextStream(tokenizer, ["<end>", "<<"]), tokenizer("a<b<e<c")["input_ids"])
+    assert pieces == ["a", "", "<b", "", "", "<e", "<c", ""]
 
 
 def test_a_tokenizer_that_drops_the_first_space_loses_no_other():

@@ -13,6 +13,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import peers
 import report
+import report_engine
 import rungs
 
 
@@ -81,34 +82,41 @@ def test_sentences_follow_the_numbers():
     assert "30 of 32 answers stay the same" in report.answers_text(ladder)
 
 
-def with_engine_rungs(ladder: dict) -> dict:
-    """The ladder as it looks once the engine has been measured: half the seconds of the rungs with the same weights."""
-    rows = {row["name"]: row for row in ladder["rungs"] if not row.get("engine")}
-    changes = {"engine": True, "forwards": 127, "times_the_rung_before": 2.0}
-    by_engine = [
-        rows[rung.beside] | changes | {"name": rung.name, "rung_before": rung.beside}
-        for rung in rungs.RUNGS
-        if rung.engine
-    ]
-    for row in by_engine:
-        row["median_s"] /= 2
-    return ladder | {"rungs": [*rows.values(), *by_engine]}
-
-
-def test_the_engines_rungs_are_shown_once_there_are_any():
+def test_what_is_said_of_the_engines_rungs_follows_the_numbers():
     ladder = report.read("ladder-cpu.json")
-    ladder["rungs"] = report.plain_rungs(ladder)  # as it was before there was an engine
-    after = with_engine_rungs(ladder)
-    for words in (report.answers_text, report.count_and_clock, report.ladder_table, report.decode_step_table):
-        assert "engine" not in words(ladder).lower() and "engine" in words(after).lower()
-    rows = {row["name"]: row for row in after["rungs"]}
-    said = " ".join(report.count_and_clock(after).split())
-    assert "needs 127 forwards instead of 132" in said and "2.00, 2.00 and 2.00 times as fast" in said
-    assert f"takes {rows['engine, packed fp32']['median_s']:.1f} s in fp32, " in said
-    said = " ".join(report.answers_text(after).split())
-    assert f"{rows['packed int8, head too']['same_answers']} in int8 of 32 answers" in said
-    assert "Down to the rung *packed weights, fp32*" in said, "what is said of the rungs before stays as it was"
-    assert report.decode_step_table(after).count("\n") == report.decode_step_table(ladder).count("\n") + 3
+    rows = report_engine.engine_rungs(ladder)
+    for row in rows:
+        row |= {"forwards": 127, "median_s": 1.25, "times_the_rung_before": 1.5, "same_answers": 29}
+    said = " ".join(report.count_and_clock(ladder).split())
+    assert "needs 127 forwards instead of 132" in said and "1.50, 1.50 and 1.50 times as fast" in said
+    assert "takes 1.2 s in fp32, 1.2 s in bf16 and 1.2 s in int8" in said
+    said = " ".join(report.answers_text(ladder).split())
+    assert "29 in fp32, 29 in bf16 and 29 in int8 of 32 answers" in said
+    assert "Down to the rung *packed weights, fp32*" in said, "the rungs before are spoken of by themselves"
+
+
+def test_what_is_said_of_the_engine_follows_the_numbers():
+    engine = report.read("engine-cpu.json")
+    engine["targets"][0] |= {"measured": 3.456, "target": 2.0, "met": True}
+    assert "| 3.46 | at least 2.00 | yes |" in report.engine_targets(engine)
+    engine["parts"]["speed"]["GPT-2's size, packed fp32"]["times_as_fast"] = 7.0
+    engine["parts"]["slots"]["GPT-2's size"]["1500"]["pages_over_slots"] = 3.0
+    engine["parts"]["chunks"]["GPT-2's size"][0]["ttft_s"] = 44.0
+    engine["parts"]["overheads"]["greedy"]["10"]["share"] = 0.25
+    said = " ".join(report.engine_reading(engine).split())
+    for words in ("7.00 times as fast", "3.00 times at 1,500", "waits 44.0 s", "25.0 % of a greedy step"):
+        assert words in said
+
+
+def test_what_is_said_of_the_servers_follows_the_numbers():
+    load = report.read("load-cpu.json")
+    ours, vllm = (load["closed"]["storyteller"][name] for name in ("this server", "vLLM"))
+    ours |= {"tokens_per_s": 300.0, "ready_s": 12.0}
+    vllm |= {"tokens_per_s": 100.0}
+    table = report.load_targets(load)
+    assert "| storyteller: tokens per second, vLLM's are 1 | 3.00 | at least 1.5 | yes |" in table
+    assert "| 12.00 s | at most 10 s | no |" in table
+    assert "makes 300 tokens per second and vLLM 100" in " ".join(report.load_reading(load).split())
 
 
 def test_a_system_that_is_slower_in_one_round_and_faster_in_another_is_called_a_tie():
@@ -136,9 +144,7 @@ def test_a_table_puts_numbers_on_the_right():
 def test_the_committed_ladder_is_a_whole_run():
     result = report.read("ladder-cpu.json")
     assert result["requests"] == 32 and result["tokens"] == 680 and result["device"] == "cpu"
-    measured_engine = any(row.get("engine") for row in result["rungs"])  # older results have nothing of it
-    wanted = [rung.name for rung in rungs.RUNGS if measured_engine or not rung.engine]
-    assert [row["name"] for row in result["rungs"]] == wanted
+    assert [row["name"] for row in result["rungs"]] == [rung.name for rung in rungs.RUNGS]
     assert result["rounds"] >= 3 and result["left_out"] == []
     for row in result["rungs"]:
         assert len(row["seconds"]) == result["rounds"] and row["resident_bytes"] > 1e8
@@ -149,19 +155,12 @@ def test_the_committed_ladder_is_a_whole_run():
 
 def test_the_committed_peers_are_all_there_and_fp32_has_our_tokens():
     result = report.read("peers-cpu.json")
-    measured = [row["key"] for row in result["systems"]]
-    systems = [system for system in peers.SYSTEMS if system.key in measured or not is_new(system)]
-    assert measured == [system.key for system in systems]
+    assert [row["key"] for row in result["systems"]] == [system.key for system in peers.SYSTEMS]
     assert result["skipped"] == [] and result["rounds"] >= 3
     for row in result["systems"]:
         assert row["tokens"]["equal_requests"] == result["requests"] or row["precision"] != "fp32"
         assert len(row["seconds"]) == result["rounds"]
-    assert {row["key"]: row["like"] for row in result["systems"]} == {s.key: s.like for s in systems}
-
-
-def is_new(system: peers.System) -> bool:
-    """Whether a system came later than the committed results may have been measured."""
-    return system.library == "vllm" or system.variant.startswith("engine")
+    assert {row["key"]: row["like"] for row in result["systems"]} == {s.key: s.like for s in peers.SYSTEMS}
 
 
 def test_results_tell_no_paths():

@@ -17,6 +17,7 @@ from engine_invariants import check_schedule
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import serving.__main__ as program
 from serving import driver, loading
 from serving.driver import Driver, Wish
 from serving.errors import ApiError, from_validation, to_json
@@ -24,6 +25,18 @@ from serving.fields import ChatBody, CompletionBody
 from serving.watching import Slots, Step
 
 TEMPLATE = loading.DEFAULT_MODEL / "chat_template.jinja"
+
+
+def test_a_key_may_come_from_the_environment(monkeypatch):
+    monkeypatch.delenv(program.KEY_VARIABLE, raising=False)
+    assert program.parser().parse_args([]).api_key is None
+    monkeypatch.setenv(program.KEY_VARIABLE, "")
+    assert program.parser().parse_args([]).api_key is None, "an empty variable is none"
+    monkeypatch.setenv(program.KEY_VARIABLE, "from-outside")
+    assert program.parser().parse_args([]).api_key == "from-outside"
+    assert program.parser().parse_args(["--api-key", "given"]).api_key == "given"
+    assert "from-outside" not in program.parser().format_help()
+
 
 # --- Adapters, template -------------------------------------------------------------------------------
 

@@ -103,6 +103,7 @@ class Engine:
         Raises TypeError or ValueError: the prompt, what is wanted of the answer, or the adapter is none that can be
         had; the request can never fit. EngineFull: too many wait already. Nothing is changed then.
         """
+        arrival_s = self.clock()
         known = None if adapter is None else self._adapter(adapter)
         sampling = Sampling() if sampling is None else sampling
         if not isinstance(sampling, Sampling):
@@ -112,7 +113,7 @@ class Engine:
             raise ValueError(f"stop is {sampling.stop!r}, but the engine has no tokenizer and makes no text")
         ids = self._prompt_ids(prompt)
         stream = TextStream(self.tokenizer, sampling.stop, sampling.min_tokens) if self.tokenizer is not None else None
-        request = Request(self._added, ids, len(ids), sampling, known, stream, self.clock())
+        request = Request(self._added, ids, len(ids), sampling, known, stream, arrival_s)
         self._check_room(request)
         self.requests[request.number] = request
         self.scheduler.add(request)

@@ -36,7 +36,6 @@ class TextStream:
         self._context = 0  # decoding begins here: some tokenizers write a token in other ways at the beginning
         self._decoded = 0  # the text of the tokens before this one is known
         self._pending = ""  # known, but not shown yet
-        self._held_back = max((len(string) - 1 for string in self.stop), default=0)
 
     def push(self, token: int) -> str:
         """Take the next token; the text that can be shown now, often none."""
@@ -45,11 +44,11 @@ class TextStream:
         if not new or new.endswith(INCOMPLETE):
             return ""
         self._context, self._decoded = self._decoded, len(self._ids)
-        return self._show(new, self._held_back)
+        return self._show(new)
 
     def finish(self) -> str:
         """No token will follow: the rest of the text."""
-        return "" if self.stopped else self._show(self._new_text(), 0)
+        return "" if self.stopped else self._show(self._new_text(), is_last=True)
 
     def _new_text(self) -> str:
         """The text of the tokens that were not decoded yet."""
@@ -59,11 +58,13 @@ class TextStream:
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _show(self, new: str, held_back: int) -> str:
+    def _show(self, new: str, is_last: bool = False) -> str:
         """Add `new` to what is pending, and take out what comes before a stop string or can no longer be in one."""
         searched, self._pending = len(self._pending), self._pending + new
         found = first_stop(self._pending, self.stop, searched) if len(self._ids) > self.min_tokens else None
         self.stopped = found is not None
-        size = found[1] if found else max(0, len(self._pending) - held_back)
+        begun = (n for stop in self.stop for n in range(1, len(stop)) if self._pending.endswith(stop[:n]))
+        held_back = 0 if is_last else max(begun, default=0)
+        size = found[1] if found else len(self._pending) - held_back
         shown, self._pending = self._pending[:size], self._pending[size:]
         return shown

@@ -64,13 +64,19 @@ DRAWINGS = [
     ),
     Drawing(
         lesson_0.ladder,
-        "Bars of the seconds that the same 32 requests take on seven rungs: one at a time without a cache, with a KV "
-        "cache, in static batches, by continuous batching, then with packed weights in fp32, bf16 and int8.",
+        "Bars of the seconds that the same 32 requests take on ten rungs: one at a time without a cache, with a KV "
+        "cache, in static batches, by continuous batching, then with packed weights in fp32, bf16 and int8, and with "
+        "the same three by the engine.",
     ),
     Drawing(
         ladder_page.peers,
-        "Bars of the seconds that the same 32 requests take on transformers, CTranslate2, OpenVINO GenAI and on the "
-        "functions of this project, slowest first.",
+        "Bars of the seconds that the same 32 requests take on transformers, CTranslate2, OpenVINO GenAI, vLLM, and on "
+        "the functions and the engine of this project, slowest first.",
+    ),
+    Drawing(
+        ladder_page.load,
+        "Two panels over the rate at which requests arrive, for static batches, continuous batching, this server and "
+        "vLLM: answers in time per second, and the TTFT that nine of ten answers keep.",
     ),
     Drawing(
         ladder_page.predictions,

@@ -1,4 +1,4 @@
-"""Drawings of the page on the ladder: other systems beside ours, and the predictions of all lessons."""
+"""Drawings of the page on the ladder: other systems and servers beside ours, and the predictions of all lessons."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 from canvas import MID_GREY, SMALL, SOLID_BLUE, Sheet
-from figures import predicted_and_measured
+from figures import GREY, LINE_STYLES, MARKERS, PALETTE, predicted_and_measured
 from lesson_0 import conditions, read_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+from report_load import by_system, knee
 from scoreboards import saved_scoreboards
 
 
@@ -78,4 +80,41 @@ def predictions() -> Sheet:
     ends = axes.get_xlim()
     powers = [10.0**power for power in range(-9, 10) if ends[0] <= 10.0**power <= ends[1]]  # none beyond the frame
     axes.set(xticks=powers, yticks=powers)
+    return sheet
+
+
+def load() -> Sheet:
+    """What benchmarks/load.py has measured: requests that arrive at random, at six rates."""
+    result = read_results("load-cpu.json")
+    systems, promise = by_system(result), result["promise"]
+    knees = {name: knee(rows) for name, rows in systems.items()}
+    sheet = Sheet(
+        420,
+        f"Static batches keep the promise up to {knees['static batches']:g} requests per second, "
+        f"the engine up to {knees['this server']:g}",
+    )
+    panels = [
+        (70, "answers in time per second (goodput)", lambda row: row["goodput_per_s"]),
+        (470, "TTFT that nine of ten answers keep (s)", lambda row: row["ttft_s"]["p90"]),
+    ]
+    for left, words, value in panels:
+        axes = sheet.plot(left, 84, 300, 220)
+        for (name, rows), color, style, marker in zip(systems.items(), PALETTE, LINE_STYLES, MARKERS, strict=False):
+            rates = [row["rate_per_s"] for row in rows]
+            axes.plot(rates, [value(row) for row in rows], color=color, linestyle=style, marker=marker, label=name)
+        axes.set(xlabel="requests that arrive per second", xticks=result["sizes"]["rates"])
+        sheet.text(left, 66, words)
+    rates = result["sizes"]["rates"]
+    sheet.figure.axes[1].plot(rates, rates, color=GREY, linewidth=1)
+    axes.set_yscale("log")
+    axes.axhline(promise["ttft_s"], color=GREY, linewidth=1)
+    axes.legend(fontsize=9, frameon=False)
+    sheet.note(20, 356, "Thin lines: every answer in time (left), and the promised TTFT (right).")
+    sheet.note(
+        20,
+        376,
+        f"In time: TTFT of at most {promise['ttft_s'] * 1e3:.0f} ms and TPOT of at most "
+        f"{promise['tpot_s'] * 1e3:.0f} ms. {result['sizes']['arrivals']['requests']} requests at each rate, one run.",
+    )
+    sheet.note(20, 396, f"GPT-2's size, random weights, fp32, {result['machine']['cpu threads']} threads.")
     return sheet

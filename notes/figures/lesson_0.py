@@ -14,7 +14,7 @@ from helpers import course_model
 
 COLUMN = 154  # width of one lesson's column in the map
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-RUNG_LESSONS = ("", "Lesson 1", "Lesson 2", "Lesson 3", "Lesson 2", "Lesson 4", "Lesson 4")
+RUNG_LESSONS = ("", "Lesson 1", "Lesson 2", "Lesson 3", "Lesson 2", "Lesson 4", "Lesson 4", *["engine"] * 3)
 
 
 def one_token_at_a_time() -> Sheet:
@@ -222,7 +222,7 @@ def ladder() -> Sheet:
         sheet.text(speed, y + 11, f"{rung['tokens_per_s']:.0f}", ha="right")
         sheet.text(gain, y + 11, f"{rung['times_the_first']:.1f}", ha="right")
     bottom = top + 32 * len(rungs)
-    rounded = [rung for rung in rungs if not rung["exact"]]
+    rounded = [rung for rung in rungs if not rung["exact"] and not rung["engine"]]
     same = " and ".join(f"{rung['same_answers']}" for rung in rounded)
     trained = " and ".join(f"{rung['storyteller_same_answers']}" for rung in rounded)
     key = [

@@ -124,7 +124,7 @@ ANSWERS = (
     Bug(
         "the first half of a stop string is shown",
         "engine/text",
-        (("self._show(new, self._held_back)", "self._show(new, 0)"),),
+        (("return self._show(new)", "return self._show(new, is_last=True)"),),
         "test_engine_text.py::test_nothing_of_a_stop_string_is_shown",
         "vllm #3574",
     ),
@@ -138,7 +138,7 @@ ANSWERS = (
     Bug(
         "what was held back is lost when an answer ends",
         "engine/text",
-        (('"" if self.stopped else self._show(self._new_text(), 0)', '""'),),
+        (('"" if self.stopped else self._show(self._new_text(), is_last=True)', '""'),),
         "test_engine_text.py::test_what_was_held_back_is_shown_at_the_end",
         "llama.cpp #15007",
     ),
