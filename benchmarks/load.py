@@ -16,6 +16,7 @@ round after round, in `open` rate after rate. vLLM is in an environment of its o
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -208,7 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # whatever ends this, the servers end with it
+        signal.signal(number, _interrupt)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
