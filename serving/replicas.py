@@ -37,13 +37,11 @@ from .routing import in_order
 ONGOING_PER_ROW = 2  # requests that a replica is given: for each row that gets free there is one already
 FRONT_REQUESTS = 10_000  # what the front has in hand at once: what waits in Ray's queue counts, and so do lookups
 HEALTH_PERIOD_S = 1.0
+LONGEST_BACKOFF_S = 0.05  # how long a free place may stay unseen when all were full
+APPLICATION = "serving"
 OBJECT_STORE_BYTES = 100 * 2**20
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_ROUTER_RETRY_MAX_BACKOFF_S": "0.05",  # how long a free place may stay unseen
-}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 LOG = logging.getLogger("serving")
 
 
@@ -147,7 +145,9 @@ def deployment(model: str, folders: Mapping[str, Path], options: argparse.Namesp
         max_ongoing_requests=ONGOING_PER_ROW * options.rows,
         max_queued_requests=max(1, options.queue),  # each request is in the queue for a moment
         ray_actor_options={"num_cpus": 1},
-        request_router_config=RequestRouterConfig(request_router_class="serving.replicas.HomeRouter"),
+        request_router_config=RequestRouterConfig(
+            request_router_class="serving.replicas.HomeRouter", max_backoff_s=LONGEST_BACKOFF_S
+        ),
         **common,
     )
     front = serve.deployment(Front).options(
@@ -176,8 +176,9 @@ def start(model: str, folders: Mapping[str, Path], options: argparse.Namespace, 
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host=options.host, port=port))
-    serve.run(deployment(model, folders, options), name="serving", route_prefix="/")
+    serve.run(deployment(model, folders, options), name=APPLICATION, route_prefix="/")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -209,8 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         sys.stderr.write(f"serving.replicas: the replicas did not start: {error}\n")
     finally:
-        serve.shutdown()
-        ray.shutdown()
+        if ray.is_initialized():
+            serve.delete(APPLICATION)  # when its answers have ended
+            ray.shutdown()
     return 0 if stop.is_set() else 1
 
 

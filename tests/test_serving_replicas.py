@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +24,9 @@ from test_serving_answers import LAW, completion, streamed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * START_S)]  # two servers start, and a replica once more
 ROWS, QUEUE, KEY = 2, 8, "s3cret"
+HEARD_OF_S = 3.0  # Ray tells the front in less time that a replica has an adapter
 RIGHT = {"Authorization": f"Bearer {KEY}"}
+JSON = {"Content-Type": "application/json"}
 BEGINNING = "the hen went to the mill and had a long talk with a young owl, who said to her: "
 ALIKE = [completion(f"{BEGINNING}{ending}") for ending in ("go", "come in", "🦊", "what is it", "no")]
 LONG = [completion(f"{number} owls", max_tokens=300, ignore_eos=True) for number in range(12)]
@@ -55,6 +58,11 @@ def server_of(response: httpx.Response) -> str:
     """Who has answered."""
     assert response.is_success, response.read()
     return response.headers["x-served-by"]
+
+
+def said(choices: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What the answers say, without the log probabilities: their last digits depend on what else is in a step."""
+    return [(choice["text"], choice["finish_reason"]) for choice in choices]
 
 
 def process_of(name: str) -> int:
@@ -105,9 +113,9 @@ def test_a_request_for_an_adapter_goes_to_the_replica_that_has_it(replicas, clie
     red = {server_of(client.post("/v1/completions", json=completion(f"{i}", "red"))) for i in range(6)}
     assert red == {home_of(names, "red")}
     other = next(name for name in names if name != home_of(names, "blue"))
-    blue = completion("a hen", "blue")
-    assert server_of(client.post(f"/v1/completions?replica={names.index(other)}", json=blue)) == other
-    assert eventually(lambda: server_of(client.post("/v1/completions", json=completion("a", "blue"))) == other, 10)
+    path = f"/v1/completions?replica={names.index(other)}"
+    assert server_of(client.post(path, json=completion("a hen", "blue"))) == other
+    time.sleep(HEARD_OF_S)
     assert {server_of(client.post("/v1/completions", json=completion(f"{i}", "blue"))) for i in range(6)} == {other}
 
 
@@ -116,11 +124,7 @@ def test_answers_are_those_of_one_server_streamed_or_not(client, one_server):
         wholes = list(pool.map(lambda body: client.post("/v1/completions", json=body), LAW))
         streams = list(pool.map(lambda body: streamed(client, body), LAW))
     for body, whole, stream in zip(LAW, wholes, streams, strict=True):
-        expected = one_server[json.dumps(body)]
-        assert whole.json()["choices"] == expected
-        assert [(one["text"], one["finish_reason"]) for one in stream] == [
-            (choice["text"], choice["finish_reason"]) for choice in expected
-        ]
+        assert said(whole.json()["choices"]) == said(stream) == said(one_server[json.dumps(body)])
     assert len(set(map(server_of, wholes))) == 2
     assert client.post("/v1/chat/completions", json=CHAT).json()["choices"] == one_server["chat"]
 
@@ -146,16 +150,13 @@ def test_what_is_refused_is_refused_as_by_one_server(replicas, client):
         (404, client.get("/nothing"), None),
         (405, client.get("/v1/completions"), None),
         (400, client.post("/v1/completions", json=completion("a", suffix="b")), "unsupported_parameter"),
-        (400, client.post("/v1/completions", content=b"[" * 10_000), "invalid_json"),
+        (400, client.post("/v1/completions", content=b"[" * 10_000, headers=JSON), "invalid_json"),
         (413, client.post("/v1/completions", json=completion("a" * 2**21)), "request_too_large"),
     ]
     for status, response, code in refusals:
         assert response.status_code == status, response.text
-        assert response.json()["error"]["code"] == code and set(response.json()["error"]) >= {
-            "message",
-            "type",
-            "param",
-        }
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+        assert response.json()["error"]["code"] == code
 
 
 def test_when_all_are_full_requests_are_refused_with_503_and_none_is_lost(client, one_server):
