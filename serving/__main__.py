@@ -178,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host=options.host,
         port=options.port,
         http=Protocol,
+        loop="asyncio",  # also where uvloop is installed, which Ray brings along
         ws="none",
         log_level="warning",
         access_log=False,

@@ -206,13 +206,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program.say(f"{address} serves {', '.join([shown, *folders])} ({how}). Try:")
         program.say(program.to_try(shown, options.api_key is not None, address))
         stop.wait()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
         program.say(f"Stopping: the answers that are under way have {options.grace:g} s to end.")
+        serve.delete(APPLICATION)  # when its answers have ended
     except RuntimeError as error:
         sys.stderr.write(f"serving.replicas: the replicas did not start: {error}\n")
     finally:
-        if ray.is_initialized():
-            serve.delete(APPLICATION)  # when its answers have ended
-            ray.shutdown()
+        ray.shutdown()
     return 0 if stop.is_set() else 1
 
 

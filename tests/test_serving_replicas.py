@@ -99,7 +99,6 @@ def replicas(folder: Path, one_server) -> Iterator[Replicas]:
     with Replicas(folder, "--rows", ROWS, "--queue", QUEUE, "--api-key", KEY) as replicas:
         assert len(replicas.names()) == 2
         yield replicas
-        assert replicas.terminate(120) == 0
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +149,8 @@ def test_what_is_refused_is_refused_as_by_one_server(replicas, client):
         (404, client.get("/nothing"), None),
         (405, client.get("/v1/completions"), None),
         (400, client.post("/v1/completions", json=completion("a", suffix="b")), "unsupported_parameter"),
-        (400, client.post("/v1/completions", content=b"[" * 10_000, headers=JSON), "invalid_json"),
+        (400, client.post("/v1/completions", content=b"{", headers=JSON), "invalid_json"),
+        (400, client.post("/v1/completions", content=b"[" * 10_000, headers=JSON), None),
         (413, client.post("/v1/completions", json=completion("a" * 2**21)), "request_too_large"),
     ]
     for status, response, code in refusals:
@@ -234,3 +234,13 @@ def test_when_a_replica_is_killed_what_has_not_begun_is_served_by_the_other_and_
         for number in (0, 1):
             response = client.post(f"/v1/completions?replica={number}", json=LONG[0])
             assert response.json()["choices"] == one_server[json.dumps(LONG[0])]
+
+
+def test_when_they_stop_answers_under_way_end_whole_and_the_exit_code_is_0(replicas, one_server):
+    begun = threading.Event()
+    askers = [Asker(replicas, number, {**LONG[number], "stream": True}, begun) for number in (0, 1)]
+    assert begun.wait(60)
+    assert replicas.terminate(120) == 0
+    for asker in askers:
+        asker.thread.join(10)
+        assert not asker.error and asker.text == one_server[json.dumps(LONG[asker.number])][0]["text"]
