@@ -49,7 +49,9 @@ class Outgoing:
         await self.send(message)
 
     async def break_off(self, failure: ApiError) -> None:
-        """End an answer that has begun: a stream ends with an error."""
+        """End an answer that has begun, if its end has not gone out: a stream ends with an error."""
+        if self.complete:
+            return
         is_stream = any(value.startswith(b"text/event-stream") for _, value in self.head["headers"])
         last = event(failure.body) + DONE if is_stream else b""
         await self.send({"type": "http.response.body", "body": last, "more_body": False})
