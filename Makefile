@@ -10,7 +10,7 @@ LAB_OPTIONS :=
 # What `make soak` passes on, for example SOAK_OPTIONS="--first 4711 --schedules 1": one schedule again.
 SOAK_OPTIONS :=
 
-# What `make serve` and `make load` pass on, for example ARGS="--port 8123 --rows 16".
+# What `make serve`, `make replicas` and `make load` pass on, for example ARGS="--port 8123 --rows 16".
 ARGS :=
 
 # Two tests at a time, each on one core.
@@ -31,7 +31,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help lessons lab serve execute figures bench engine peers load check test museum soak soak-server canary lint clean new-environment
+.PHONY: help lessons lab serve replicas execute figures bench engine peers load check test museum soak soak-server canary lint \
+        clean new-environment
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -46,6 +47,9 @@ lab: $(VENV)/.installed-run ## open copies of the lessons, yours to write in, in
 
 serve: $(VENV)/.installed-serving ## serve the storyteller to any client of OpenAI's interface, on port 8000
 	@$(RUN) -m serving $(ARGS)
+
+replicas: $(VENV)/.installed-replicas ## serve it by two replicas behind one address, on Ray Serve
+	@$(RUN) -m serving.replicas $(ARGS)
 
 execute: $(VENV)/.installed-run ## execute the committed notebooks again, in place
 	@$(RUN) tools/lessons.py execute
@@ -107,6 +111,11 @@ $(VENV)/.installed-run: requirements.txt $(if $(VENV_WORKS),,new-environment)
 $(VENV)/.installed-serving: serving/requirements.txt $(VENV)/.installed-run
 	@echo "Installing what the server adds into $(VENV) (under a minute) ..."
 	@$(RUN) -m pip install --quiet --requirement serving/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-replicas: serving/requirements-replicas.txt $(VENV)/.installed-serving
+	@echo "Installing Ray Serve into $(VENV) (a minute or two) ..."
+	@$(RUN) -m pip install --quiet --requirement serving/requirements-replicas.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt serving/requirements-tests.txt $(VENV)/.installed-serving

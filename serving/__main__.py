@@ -126,14 +126,19 @@ class Server(uvicorn.Server):
 
 def greeting(served: Served, has_key: bool, address: str) -> str:
     """What is served, where, and three things to try."""
-    key = " -H 'Authorization: Bearer KEY'" if has_key else ""
     scheduler = served.engine.scheduler
     room = scheduler.blocks.count * scheduler.blocks.block_tokens
-    body = f'{{"model": "{served.name}", "prompt": "Once upon a time", "max_tokens": 60}}'
+    how = f"{served.weights}, {scheduler.max_rows} rows, {room} tokens of cache"
+    return f"{address} serves {', '.join(served.models)} ({how}). Try:\n{to_try(served.name, has_key, address)}"
+
+
+def to_try(name: str, has_key: bool, address: str) -> str:
+    """Three things to try with the model of this name, and how to end."""
+    key = " -H 'Authorization: Bearer KEY'" if has_key else ""
+    body = f'{{"model": "{name}", "prompt": "Once upon a time", "max_tokens": 60}}'
     client = f"OpenAI(base_url='{address}/v1', api_key='{'KEY' if has_key else 'none'}')"
-    call = f"completions.create(model='{served.name}', prompt='Once upon a time', max_tokens=60)"
+    call = f"completions.create(model='{name}', prompt='Once upon a time', max_tokens=60)"
     return f"""\
-{address} serves {", ".join(served.models)} ({served.weights}, {scheduler.max_rows} rows, {room} tokens of cache). Try:
   curl {address}/v1/completions -H 'Content-Type: application/json'{key} -d '{body}'
   python -c "from openai import OpenAI; print({client}.{call}.choices[0].text)"
   a browser: {address}/
@@ -181,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host=options.host,
         port=options.port,
         http=Protocol,
+        loop="asyncio",  # also where uvloop is installed, which Ray brings along
         ws="none",
         log_level="warning",
         access_log=False,

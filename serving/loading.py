@@ -73,7 +73,7 @@ def load(
     Raises:
         OSError: the model cannot be loaded. ValueError: something else is wrong, and the message says what.
     """
-    name, adapters = _chosen(model, adapters)
+    name, shown, found = find(model, adapters)
     transformer, tokenizer = load_model(name, dtype=WEIGHTS[weights])
     engine = Engine(
         fastest(transformer, weights),
@@ -83,14 +83,24 @@ def load(
         cache_tokens=cache_tokens,
         max_waiting=rows + queue,
     )
-    shown = Path(name).resolve().name if Path(name).is_dir() else name
-    found = adapter_folders(adapters) if adapters else {}
-    if shown in found:
-        raise ValueError(f"an adapter in {adapters} has the model's name, {shown!r}; rename its folder")
     for adapter, folder in found.items():
         engine.load_adapter(adapter, folder)
     prompts = copy.deepcopy(tokenizer)
     return Served(engine, shown, list(found), weights, prompts, stop_strings(prompts), int(time()))
+
+
+def find(model: str | Path | None, adapters: str | Path | None) -> tuple[str, str, dict[str, Path]]:
+    """What there is to load: the model's folder or hub id, the name that requests give it, and its adapters by name.
+
+    Raises ValueError: something is wrong with the adapters' folder, or one of them has the model's name.
+    """
+    if model is None:
+        model, adapters = DEFAULT_MODEL, adapters or DEFAULT_ADAPTERS
+    shown = Path(model).resolve().name if Path(model).is_dir() else str(model)
+    found = adapter_folders(adapters) if adapters else {}
+    if shown in found:
+        raise ValueError(f"an adapter in {adapters} has the model's name, {shown!r}; rename its folder")
+    return str(model), shown, found
 
 
 def fastest(model: PreTrainedModel, weights: str) -> PreTrainedModel:
@@ -125,10 +135,3 @@ def stop_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Strings that end an answer in a chat. A template names them in a comment, in JSON: stop = ["Question:"]."""
     found = STOP_IN_TEMPLATE.search(tokenizer.chat_template) if isinstance(tokenizer.chat_template, str) else None
     return tuple(json.loads(found[1])) if found else ()
-
-
-def _chosen(model: str | Path | None, adapters: str | Path | None) -> tuple[str, str | Path | None]:
-    """The bundled model and its adapters where nothing was chosen."""
-    if model is not None:
-        return str(model), adapters
-    return str(DEFAULT_MODEL), adapters or DEFAULT_ADAPTERS

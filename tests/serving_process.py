@@ -89,10 +89,12 @@ def write_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
 class Server:
     """A running server, until the end of a `with` block or until it is stopped."""
 
+    program: Sequence[str] = (__file__,)  # as Python's command line has it
+
     def __init__(self, folder: Path, *arguments: object, port: int = 0, **traps: Any) -> None:
         given = ["--model", folder / "tiny", "--adapters", folder / "adapters", "--port", port, *arguments]
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *map(str, given)],
+            [sys.executable, *self.program, *map(str, given)],
             cwd=ROOT,
             env={**os.environ, "TRAPS": json.dumps(traps), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
