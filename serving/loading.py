@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -74,18 +76,12 @@ def load(
         OSError: the model cannot be loaded. ValueError: something else is wrong, and the message says what.
     """
     name, shown, found = find(model, adapters)
-    transformer, tokenizer = load_model(name, dtype=WEIGHTS[weights])
-    engine = Engine(
-        fastest(transformer, weights),
-        tokenizer,
-        max_rows=rows,
-        step_tokens=max(STEP_TOKENS, rows),
-        cache_tokens=cache_tokens,
-        max_waiting=rows + queue,
-    )
-    for adapter, folder in found.items():
-        engine.load_adapter(adapter, folder)
-    prompts = copy.deepcopy(tokenizer)
+    # OpenMP keeps worker threads for every thread that has computed. While all of them are more than there are cores,
+    # they sleep between two operations instead of waiting awake, and a small model is half as fast. So whoever loads
+    # the model ends afterwards, and the thread that will serve is the only one with workers.
+    with ThreadPoolExecutor(1) as loader:
+        engine = loader.submit(_engine, name, found, weights, rows, cache_tokens, queue).result()
+    prompts = copy.deepcopy(engine.tokenizer)
     return Served(engine, shown, list(found), weights, prompts, stop_strings(prompts), int(time()))
 
 
@@ -101,6 +97,22 @@ def find(model: str | Path | None, adapters: str | Path | None) -> tuple[str, st
     if shown in found:
         raise ValueError(f"an adapter in {adapters} has the model's name, {shown!r}; rename its folder")
     return str(model), shown, found
+
+
+def _engine(model: str, adapters: Mapping[str, Path], weights: str, rows: int, cache_tokens: int, queue: int) -> Engine:
+    """An engine with the model and the adapters."""
+    transformer, tokenizer = load_model(model, dtype=WEIGHTS[weights])
+    engine = Engine(
+        fastest(transformer, weights),
+        tokenizer,
+        max_rows=rows,
+        step_tokens=max(STEP_TOKENS, rows),
+        cache_tokens=cache_tokens,
+        max_waiting=rows + queue,
+    )
+    for name, folder in adapters.items():
+        engine.load_adapter(name, folder)
+    return engine
 
 
 def fastest(model: PreTrainedModel, weights: str) -> PreTrainedModel:
