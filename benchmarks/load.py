@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "code"), str(ROOT)]
 
 import torch
-from serving.loading import Served, load
+from serving.loading import Served
+from serving.loading import load as load_served
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
@@ -57,13 +58,15 @@ class Sizes:
     """How much is measured.
 
     Attributes:
+        small, large: the closed loop's requests on the storyteller and at GPT-2's size.
         rates: requests per second that arrive, on average.
         http_requests: of the comparison with the engine alone, all sent at once.
     """
 
     rounds: int = 3
-    rates: tuple[float, ...] = (1, 2, 3, 4, 6, 8)
-    load: Load = Load()
+    rates: tuple[float, ...] = (2, 4, 6, 8, 12, 16)
+    small: Load = Load(256)
+    large: Load = Load(64)
     http_requests: int = 64
     arrivals: Workload = replace(COURSE, requests=48)
     rows: int = 8
@@ -71,21 +74,29 @@ class Sizes:
 
 
 FULL = Sizes()
-SMOKE = Sizes(rounds=1, rates=(4, 8), load=Load(8, 4, 8, 4), http_requests=4, arrivals=replace(COURSE, requests=4))
+FEW = Load(8, 4, 8, 4)
+SMOKE = Sizes(1, (4, 8), small=FEW, large=FEW, http_requests=4, arrivals=replace(COURSE, requests=4))
+    rounds=1,
+    rates=(4, 8),
+    small=Load(8, 4, 8, 4),
+    large=Load(8, 4, 8, 4),
+    http_requests=4,
+    arrivals=replace(COURSE, requests=4),
+)
 
 
 # --- A closed loop, and what HTTP costs ---------------------------------------------------------------
 
 
-def measure_closed(places: dict[str, Place], folder: Path, sizes: Sizes) -> dict[str, Any]:
+def measure_closed(places: dict[str, Place], folder: Path, load: Load, rounds: int) -> dict[str, Any]:
     """`vllm bench serve` at each server in turn; each time some requests before the others warm up."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in places}
-    for name in tqdm(list(places) * sizes.rounds, desc=f"closed loop, {folder.name}"):
-        runs[name].append(vllm_bench(places[name], folder, sizes.load, folder.parent, VLLM_PYTHON))
+    for name in tqdm(list(places) * rounds, desc=f"closed loop, {folder.name}"):
+        runs[name].append(vllm_bench(places[name], folder, load, folder.parent, VLLM_PYTHON))
     return {
-        name: {"ready_s": places[name].ready_s, "rounds": rounds}
-        | {key: median(run[key] for run in rounds) for key in rounds[0]}
-        for name, rounds in runs.items()
+        name: {"ready_s": places[name].ready_s, "rounds": said}
+        | {key: median(run[key] for run in said) for key in said[0]}
+        for name, said in runs.items()
     }
 
 
@@ -113,7 +124,7 @@ def measure_http(place: Place, served: Served, sizes: Sizes) -> dict[str, Any]:
 
 def asks_of(vocabulary: int, sizes: Sizes) -> list[Ask]:
     """Requests of the closed loop's sizes, all at the time 0."""
-    generator, load = torch.Generator().manual_seed(1), sizes.load
+    generator, load = torch.Generator().manual_seed(1), sizes.large
     prompts = torch.randint(vocabulary, (sizes.http_requests, load.prompt_tokens), generator=generator).tolist()
     return [Ask(prompt, load.max_tokens) for prompt in prompts]
 
@@ -149,7 +160,7 @@ def run(sizes: Sizes) -> dict[str, Any]:
     result: dict[str, Any] = {"machine": machine(), "sizes": asdict(sizes), "promise": asdict(PROMISE), "closed": {}}
     BUILD.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="load-", dir=BUILD) as name:
-        for write in (write_storyteller, write_gpt2_sized):
+        for write, closed in ((write_storyteller, sizes.small), (write_gpt2_sized, sizes.large)):
             folder = write(Path(name))
             with ExitStack() as stack:
                 places = {
@@ -158,9 +169,9 @@ def run(sizes: Sizes) -> dict[str, Any]:
                         vllm(folder, sizes.rows, sizes.threads, python=VLLM_PYTHON, logs=folder.parent)
                     ),
                 }
-                result["closed"][folder.name] = measure_closed(places, folder, sizes)
+                result["closed"][folder.name] = measure_closed(places, folder, closed, sizes.rounds)
                 if write is write_gpt2_sized:
-                    served = load(folder, rows=sizes.rows)
+                    served = load_served(folder, rows=sizes.rows)
                     result["http"] = measure_http(places["this server"], served, sizes)
                     result["open"] = measure_open(places, served, sizes)
     return result

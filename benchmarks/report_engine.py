@@ -90,17 +90,15 @@ def where_the_time_goes(parts: dict[str, Any]) -> str:
     """A decode step at GPT-2's size, taken apart; and what that says about the engine's lead."""
     speed, step = parts["speed"], parts["pieces"]["packed fp32"]
     large, small = (speed[f"{model}, packed fp32"]["times_as_fast"] for model in ("GPT-2's size", "storyteller"))
-    pieces = {name: piece["seconds"] * 1e3 for name, piece in step["pieces"].items()}
-    products = sum(ms for name, ms in pieces.items() if "Packed" in name)
-    attention = sum(ms for name, ms in pieces.items() if name.startswith("attention"))
-    rest = step["step_s"] * 1e3 - products - attention
+    shares = {name: piece["seconds"] / step["step_s"] for name, piece in step["pieces"].items()}
+    products = sum(share for name, share in shares.items() if "Packed" in name)
+    attention = sum(share for name, share in shares.items() if name.startswith("attention"))
     return (
         f"**The speed.** On the same packed weights the engine is {large:.2f} times as fast as `run_continuous` at "
-        f"GPT-2's size and {small:.2f} times on the storyteller. At GPT-2's size a decode step of 8 rows takes "
-        f"{step['step_s'] * 1e3:.1f} ms. "
-        f"The products with packed weights take {products:.1f} ms of it, attention {attention:.1f} and everything else "
-        f"{rest:.1f}. `run_continuous` computes the same products with the same kernels, so the engine can save only "
-        "in the smaller two parts."
+        f"GPT-2's size and {small:.2f} times on the storyteller. Of a decode step of 8 rows at GPT-2's size the "
+        f"products with packed weights take {products:.0%}, attention {attention:.0%} and everything else "
+        f"{1 - products - attention:.0%}. `run_continuous` computes the same products with the same kernels, so the "
+        "engine can save only in the smaller two parts."
     )
 
 

@@ -70,12 +70,12 @@ def load_reading(result: dict[str, Any]) -> str:
         )
     ]
     promise = result["promise"]
-    knees = listed([f"{knee(rows):g} per second ({system})" for system, rows in by_system(result).items()])
+    knees = listed([f"{knee(rows) or 'none'} ({system})" for system, rows in by_system(result).items()])
     return wrap(
         f"With 8 requests at a time, 32 tokens in and 32 out, {listed(closed)}. In the picture requests arrive at "
         "random, whatever becomes of those before them. An answer is in time if its first token comes within "
         f"{promise['ttft_s'] * 1e3:.0f} ms and each further one within {promise['tpot_s'] * 1e3:.0f} ms on average. "
-        f"The highest rates up to which nine of ten answers are in time are {knees}."
+        f"The highest rates per second, up to which nine of ten answers are in time, are {knees}."
     )
 
 
