@@ -76,13 +76,6 @@ class Sizes:
 FULL = Sizes()
 FEW = Load(8, 4, 8, 4)
 SMOKE = Sizes(1, (4, 8), small=FEW, large=FEW, http_requests=4, arrivals=replace(COURSE, requests=4))
-    rounds=1,
-    rates=(4, 8),
-    small=Load(8, 4, 8, 4),
-    large=Load(8, 4, 8, 4),
-    http_requests=4,
-    arrivals=replace(COURSE, requests=4),
-)
 
 
 # --- A closed loop, and what HTTP costs ---------------------------------------------------------------

@@ -113,7 +113,7 @@ def test_a_page_behind_the_lessons_is_linked_short_and_says_where_to_go_next(pag
         assert re.search(rf"\]\((?:notes/)?{page.name}[)#]", text_of(start)), (
             f"{start.name} does not lead to {page.name}"
         )
-    assert 150 <= words(text_of(page)) <= 2000
+    assert 150 <= words(text_of(page)) <= 2500
     last = text_of(page).strip().split("\n\n")[-1]
     assert "](../README.md" in last and re.search(r"\]\((Lesson_\d|\.\./notebooks/)", last)
 

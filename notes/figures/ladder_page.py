@@ -18,7 +18,7 @@ from scoreboards import saved_scoreboards
 
 def beside_ours(ratio: float) -> str:
     """A time as a multiple of ours, in words; a tenth more or less is within what the rounds differ by."""
-    return "is level with us" if 0.9 < ratio < 1.1 else f"takes {ratio:.2f} times our time"
+    return "is level with us" if 0.9 < ratio < 1.1 else f"takes {ratio:.2f} of our time"
 
 
 def peers() -> Sheet:
@@ -29,8 +29,7 @@ def peers() -> Sheet:
     like = {system["key"]: system["times_ours"].get(system["like"]) for system in systems}
     sheet = Sheet(
         154 + 26 * len(systems),
-        f"In fp32, transformers' manager {beside_ours(like['transformers-manager'])}, "
-        f"OpenVINO {beside_ours(like['openvino-fp32'])}",
+        f"In fp32, vLLM {beside_ours(like['vllm-fp32'])}, OpenVINO {beside_ours(like['openvino-fp32'])}",
     )
     packed = [times_ours[key]["ours-packed"] for key in ("transformers-manager", "transformers-manager-open")]
     sheet.note(
@@ -109,6 +108,8 @@ def load() -> Sheet:
     rates = result["sizes"]["rates"]
     sheet.figure.axes[1].plot(rates, rates, color=GREY, linewidth=1)
     axes.set_yscale("log")
+    axes.set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
+    axes.minorticks_off()
     axes.axhline(promise["ttft_s"], color=GREY, linewidth=1)
     axes.legend(fontsize=9, frameon=False)
     sheet.note(20, 356, "Thin lines: every answer in time (left), and the promised TTFT (right).")
