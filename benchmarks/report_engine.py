@@ -105,20 +105,14 @@ def where_the_time_goes(parts: dict[str, Any]) -> str:
 def pages_or_slots(slots: dict[str, Any]) -> str:
     """A decode step with keys and values in pages, beside one with contiguous slots."""
     said = [
-        f"{pages_over_slots(rows, '64')} times as long at 64 tokens and {pages_over_slots(rows, '1500')} times at "
-        f"1,500 at {size_of(name)}"
+        f"At {size_of(name)} a step of 8 rows with pages takes {rows['64']['pages_over_slots']:.2f} times as long "
+        f"with 64 tokens of context, and {rows['1500']['pages_over_slots']:.2f} times with 1,500."
         for name, rows in slots.items()
     ]
     return (
         "**Pages or slots.** Keys and values in pages have to be gathered at every step, and in contiguous slots they "
-        f"lie ready. A step of 8 rows with pages takes {listed(said)}. The engine keeps pages, because only they "
-        "can be shared by several requests."
+        f"lie ready. {' '.join(said)} The engine keeps pages, because only they can be shared by several requests."
     )
-
-
-def pages_over_slots(rows: dict[str, Any], context: str) -> str:
-    """The ratio at one length of context."""
-    return f"{rows[context]['pages_over_slots']:.2f}"
 
 
 def size_of(name: str) -> str:

@@ -104,7 +104,7 @@ def test_what_is_said_of_the_engine_follows_the_numbers():
     engine["parts"]["chunks"]["GPT-2's size"][0]["ttft_s"] = 44.0
     engine["parts"]["overheads"]["greedy"]["10"]["share"] = 0.25
     said = " ".join(report.engine_reading(engine).split())
-    for words in ("7.00 times as fast", "3.00 times at 1,500", "waits 44.0 s", "25.0 % of a greedy step"):
+    for words in ("7.00 times as fast", "3.00 times with 1,500", "waits 44.0 s", "25.0 % of a greedy step"):
         assert words in said
 
 
