@@ -76,7 +76,7 @@ DRAWINGS = [
     Drawing(
         ladder_page.load,
         "Two panels over the rate at which requests arrive, for static batches, continuous batching, this server and "
-        "vLLM: answers in time per second, and the TTFT that nine of ten answers keep.",
+        "vLLM: the share of answers in time, and the TTFT that nine of ten answers keep.",
     ),
     Drawing(
         ladder_page.predictions,
