@@ -1,4 +1,4 @@
-"""Other people's load generators: `vllm bench serve`, guidellm and aiperf, each run against one server as it is."""
+"""Another project's load generator, `vllm bench serve`, run against a server as it is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from load_servers import VLLM_COMMAND, Place, vllm_environment
-from peer_processes import worker_environment
 
 WITHIN_S = 900
 
@@ -51,37 +49,6 @@ def vllm_bench(place: Place, tokenizer: Path, load: Load, folder: Path, python: 
         "ttft_s": said["median_ttft_ms"] / 1e3,
         "tpot_s": said["median_tpot_ms"] / 1e3,
     }
-
-
-def guidellm(place: Place, tokenizer: Path, load: Load, folder: Path, python: Path) -> dict[str, Any]:
-    """What guidellm says of a server: how many requests succeeded, and tokens per second."""
-    out = folder / "guidellm.json"
-    run(
-        [
-            *(str(python.with_name("guidellm")), "benchmark", "run", "--target", place.url, "--model", place.model),
-            *("--processor", str(tokenizer), "--profile", "concurrent", "--rate", str(load.at_a_time)),
-            *("--data", f"prompt_tokens={load.prompt_tokens},output_tokens={load.max_tokens}"),
-            *("--max-requests", str(load.requests), "--output-path", str(out)),
-        ],
-        worker_environment(1),
-    )
-    return json.loads(out.read_text())
-
-
-def aiperf(place: Place, tokenizer: Path, load: Load, folder: Path, python: Path) -> dict[str, Any]:
-    """What aiperf says of a server."""
-    out = folder / "aiperf"
-    run(
-        [
-            *(str(python.with_name("aiperf")), "profile", "--model", place.model, "--url", place.url),
-            *("--endpoint-type", "completions", "--streaming", "--tokenizer", str(tokenizer)),
-            *("--concurrency", str(load.at_a_time), "--request-count", str(load.requests)),
-            *("--synthetic-input-tokens-mean", str(load.prompt_tokens), "--output-tokens-mean", str(load.max_tokens)),
-            *("--extra-inputs", "ignore_eos:true", "--artifact-dir", str(out), "--ui", "none"),
-        ],
-        worker_environment(1),
-    )
-    return json.loads(next(out.rglob("profile_export_aiperf.json")).read_text())
 
 
 def run(command: list[str], environment: dict[str, str]) -> str:
