@@ -50,7 +50,6 @@ from workload import COURSE, Workload
 
 VLLM_PYTHON = python_of(ROOT / ".venv-vllm")
 PROMISE = Promise(ttft_s=0.5, tpot_s=0.1)
-SYSTEMS = ("static batches", "continuous batching", "this server", "vLLM")
 
 
 @dataclass(frozen=True)

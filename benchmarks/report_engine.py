@@ -96,9 +96,9 @@ def where_the_time_goes(parts: dict[str, Any]) -> str:
     return (
         f"**The speed.** On the same packed weights the engine is {large:.2f} times as fast as `run_continuous` at "
         f"GPT-2's size and {small:.2f} times on the storyteller. Of a decode step of 8 rows at GPT-2's size the "
-        f"products with packed weights take {products:.0%}, attention {attention:.0%} and everything else "
-        f"{1 - products - attention:.0%}. `run_continuous` computes the same products with the same kernels, so the "
-        "engine can save only in the smaller two parts."
+        f"products with packed weights take {products * 100:.0f} %, attention {attention * 100:.0f} % and everything "
+        f"else {(1 - products - attention) * 100:.0f} %. `run_continuous` computes the same products with the same "
+        "kernels, so the engine can save only in the smaller two parts."
     )
 
 
