@@ -98,9 +98,9 @@ def overtaking() -> list[tuple[int, int, str]]:
 
 def order_of_service() -> Sheet:
     """Eight rows over forwards, strictly in order and with overtaking."""
-    sheet = Sheet(436, "Room for two adapters: in order most rows stay empty, overtaking fills them")
+    sheet = Sheet(456, "Room for two adapters: in order most rows stay empty, overtaking fills them")
     scale, height = 10, 15
-    for top, words, plan in ((86, "in order", in_order()), (256, "overtaking", overtaking())):
+    for top, words, plan in ((86, "in order", in_order()), (276, "overtaking", overtaking())):
         forwards = max(start for _, start, _ in plan) + TOKENS
         sheet.text(20, top - 16, f"{words}: {forwards} forwards", strong=True)
         sheet.cells([(130, top + row * height) for row in range(ROWS)], forwards * scale, height, PALE_GREY)
@@ -108,7 +108,7 @@ def order_of_service() -> Sheet:
             places = [(130 + start * scale, top + row * height) for row, start, own in plan if own == voice]
             sheet.cells(places, TOKENS * scale, height, fill)
         sheet.text(118, top + ROWS * height / 2, "8 rows", ha="right")
-    sheet.key(130, 400, [(FILLS[voice], voice, 110) for voice in VOICES] + [(PALE_GREY, "empty", 90)])
-    sheet.note(20, 422, "Counted: 16 requests for the four voices in turn, 8 tokens each; a voice in use cannot go.")
+    sheet.key(130, 420, [(FILLS[voice], voice, 110) for voice in VOICES] + [(PALE_GREY, "empty", 90)])
+    sheet.note(20, 443, "Counted: 16 requests for the four voices in turn, 8 tokens each; a voice in use cannot go.")
     sheet.ruler(lambda forward: 130 + forward * scale, (0, 16, 32, 48, 64), 214)
     return sheet
