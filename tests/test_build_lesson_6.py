@@ -110,7 +110,7 @@ WRONG = [
     (lambda base: base, "expected a class"),
     (defined(PLAIN.replace("nn.Module", "object").replace("        super().__init__()\n", "")), "must be an nn.Module"),
     (changed(UPDATE, "pass"), "the adapters' updates are missing"),
-    (changed("y = self.base(x)", "y = 0 * self.base(x)"), "4 of"),
+    (changed("y = self.base(x)", "y = 0 * self.base(x)"), "the base layer's own answer is missing"),
     (changed(UPDATE, UPDATE.replace("scaling * ", "")), "the updates are not scaled"),
     (changed("scaling * (x", "-scaling * (x"), "subtracted"),
     (changed("own == name", "own != name"), "values are wrong"),
@@ -126,7 +126,7 @@ WRONG = [
     ),
     (changed("y = self.base(x)", "y = torch.stack([self.base(row) for row in x])"), "took 12 matrix products"),
     (changed("if rows:", "if rows and name != 'telegram':"), "other answers came from: telegram"),
-    (changed("own == name", "own == nam"), "in line 16"),
+    (changed("own == name", "own == nam"), "in line 17"),
     (changed("        return y", "        pass"), "forward returns nothing"),
 ]  # fmt: skip
 

@@ -23,6 +23,7 @@ from utils import LoraLayer, add_lora, linear_lora, lora_state_dict
 def core() -> dict[str, Any]:
     """The functions and classes that the lesson defines, without running anything else of it."""
     names: dict[str, Any] = {"torch": torch, "nn": nn, "deque": deque, "Engine": Engine, "Sampling": Sampling}
+    names["VOICES"] = list("pwtv")
     for cell in lessons.code_cells(lessons.read_notebook(lesson_path(6))):
         nodes = [node for node in ast.parse(cell.source).body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
         exec(compile(ast.Module(nodes, type_ignores=[]), "Lesson 6", "exec"), names)

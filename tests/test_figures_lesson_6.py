@@ -42,9 +42,12 @@ def test_the_title_of_the_ways_says_up_to_where_groups_are_fastest():
 
 
 def test_every_row_of_every_step_has_the_colour_of_its_name():
-    ax = lesson_6.rows_over_steps([["a", "b"], ["a", "a", "c"], ["c"]], ["a", "b", "c"])
+    steps = [{0: "a", 1: "b"}, {1: "b", 2: "a", 3: "c"}, {3: "c"}]
+    ax = lesson_6.rows_over_steps(steps, ["a", "b", "c"])
     assert_readable(ax.figure)
-    assert ax.collections[0].get_array().reshape(3, 3).tolist() == [[1, 1, 3], [2, 1, 0], [0, 3, 0]]
+    grid = ax.collections[0].get_array().reshape(3, 3).tolist()
+    assert [column[1] for column in zip(*grid, strict=True)] == [2, 2, 0], "a request keeps its row until it ends"
+    assert [sorted(column) for column in zip(*grid, strict=True)] == [[0, 1, 2], [1, 2, 3], [0, 0, 3]]
     assert title(ax) == "2 of 3 forwards read rows of different adapters"
     assert legend(ax) == ["a", "b", "c"]
 
@@ -52,7 +55,7 @@ def test_every_row_of_every_step_has_the_colour_of_its_name():
 def test_bars_tell_who_waits_under_which_policy():
     ax = lesson_6.waits({"in order": {"a": 1.0, "b": 9.0}, "overtaking": {"a": 1.0, "b": 5.0}})
     assert_readable(ax.figure)
-    assert title(ax) == "The voice that waits longest gets its first tokens at forward 9 (in order), 5 (overtaking)"
+    assert title(ax) == "The longest mean wait: 9 forwards (in order), 5 (overtaking)"
     assert [bar.get_height() for bar in ax.patches] == [1, 9, 1, 5]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b"]
     assert "forward" in ax.get_ylabel()

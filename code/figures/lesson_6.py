@@ -24,10 +24,10 @@ def way_times(adapters: Sequence[int], times: Mapping[str, Sequence[float]], gro
     """
     ax = plt.subplots()[1]
     for (label, ms), style, marker, color in zip(times.items(), LINE_STYLES, MARKERS, PALETTE, strict=False):
-        ax.loglog(adapters, ms, linestyle=style, marker=marker, color=color, label=label)
+        ax.semilogx(adapters, ms, linestyle=style, marker=marker, color=color, label=label)
     ax.set_xticks(adapters, [str(value) for value in adapters])
     ax.xaxis.set_minor_locator(plt.NullLocator())
-    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_ylim(bottom=0)
     ax.set(xlabel=f"different adapters among {rows} rows", ylabel="time of one layer (ms)")
     others = [ms for label, ms in times.items() if label != groups]
     fastest = [n for index, n in enumerate(adapters) if all(times[groups][index] < ms[index] for ms in others)]
@@ -40,19 +40,22 @@ def way_times(adapters: Sequence[int], times: Mapping[str, Sequence[float]], gro
     return ax
 
 
-def rows_over_steps(steps: Sequence[Sequence[str]], names: Sequence[str]) -> Axes:
-    """Whose adapter every row of every step has: the rows of a step on top of each other, one colour for each name.
+def rows_over_steps(steps: Sequence[Mapping[int, str]], names: Sequence[str]) -> Axes:
+    """Whose adapter every row of every step has, one colour for each name. A request keeps its row until it ends.
 
     Args:
-        steps: for each forward the name of every row that it read.
+        steps: for each forward the name of the adapter of every request that it read, by the request's number.
         names: all names, in the order of the legend; five at most.
     """
     most = max(len(rows) for rows in steps)
     ax = plt.subplots(figsize=(9, 0.32 * most + 1.7))[1]
     grid = np.zeros((most, len(steps)), dtype=int)
-    for step, rows in enumerate(steps):
-        for row, name in enumerate(rows):
-            grid[row, step] = 1 + names.index(name)
+    rows: list[int | None] = [None] * most  # the request that has each row
+    for step, owners in enumerate(steps):
+        rows = [request if request in owners else None for request in rows]
+        for request in sorted(owners.keys() - set(rows)):
+            rows[rows.index(None)] = request
+        grid[:, step] = [0 if request is None else 1 + names.index(owners[request]) for request in rows]
     colors = (PALE, *PALETTE, GREY)[: len(names) + 1]
     ax.pcolormesh(
         grid, cmap=ListedColormap(colors), vmin=-0.5, vmax=len(names) + 0.5, edgecolors="white", linewidth=0.5
@@ -61,7 +64,7 @@ def rows_over_steps(steps: Sequence[Sequence[str]], names: Sequence[str]) -> Axe
     ax.invert_yaxis()
     ax.grid(False)
     ax.set(xlabel="forward", ylabel="row")
-    mixed = sum(len(set(rows)) > 1 for rows in steps)
+    mixed = sum(len(set(owners.values())) > 1 for owners in steps)
     ax.set_title(f"{mixed} of {len(steps)} forwards read rows of different adapters")
     handles = [Patch(color=color, label=name) for color, name in zip(colors[1:], names, strict=True)]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.3), ncols=len(names))
@@ -87,7 +90,8 @@ def waits(first_tokens: Mapping[str, Mapping[str, float]]) -> Axes:
     ax.grid(False, axis="x")
     ax.set(xlabel="voice", ylabel="forward of the first token\n(mean over the voice's requests)")
     longest = {policy: max(means.values()) for policy, means in first_tokens.items()}
-    said = ", ".join(f"{value:g} ({policy})" for policy, value in longest.items())
-    ax.set_title(f"The voice that waits longest gets its first tokens at forward {said}")
-    ax.legend()
+    worst, best = max(longest, key=longest.get), min(longest, key=longest.get)
+    ax.set_title(f"The longest mean wait: {longest[worst]:g} forwards ({worst}), {longest[best]:g} ({best})")
+    ax.set_ylim(top=1.45 * longest[worst])
+    ax.legend(loc="upper left")
     return ax
