@@ -9,6 +9,7 @@ import copy
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -78,3 +79,50 @@ def saved_buffers(module: nn.Module) -> Iterator[Tensor]:
     """The buffers of this module alone that belong to its state, as they do in its `state_dict`."""
     unsaved = getattr(module, "_non_persistent_buffers_set", ())  # PyTorch's own name for them, which may change
     return (buffer for name, buffer in module.named_buffers(recurse=False) if name not in unsaved)
+
+
+def linear_lora(x: Tensor, loras_a: Tensor, loras_b: Tensor, lora_indices: Tensor) -> Tensor:
+    """What the adapters add to a layer's output, each row of the batch with an adapter of its own (Lesson 6).
+
+        y = layer(x) + linear_lora(x, loras_a, loras_b, lora_indices)
+
+    One gather picks the factors of every row, and two batched products use them. The scaling alpha / r is part of
+    `loras_b`. The factors lie as in the course's notebook, so that x is multiplied by them as they are; `LoraLayer`
+    keeps their transposes.
+
+    Args:
+        x: (B, T, in), B rows of T tokens.
+        loras_a, loras_b: (n, in, r) and (n, r, out), the factors of n adapters of one rank.
+        lora_indices: (B,) int64 or int32, which of the n adapters each row has: 0 to n - 1.
+
+    Returns:
+        (B, T, out).
+
+    Raises:
+        TypeError: `lora_indices` is no tensor of whole numbers.
+        ValueError: shapes do not fit, or an index is out of range. A negative one is refused too: counted from the
+            end, it would give a row somebody else's adapter.
+    """
+    _check_loras(x, loras_a, loras_b, lora_indices)
+    own_a = torch.index_select(loras_a, 0, lora_indices)  # (B, in, r), copies
+    own_b = torch.index_select(loras_b, 0, lora_indices)  # (B, r, out), copies
+    return x @ own_a @ own_b  # (B, T, in) -> (B, T, r) -> (B, T, out)
+
+
+def _check_loras(x: Tensor, loras_a: Tensor, loras_b: Tensor, lora_indices: Tensor) -> None:
+    if not isinstance(lora_indices, Tensor) or lora_indices.dtype not in (torch.int64, torch.int32):
+        given = lora_indices.dtype if isinstance(lora_indices, Tensor) else type(lora_indices).__name__
+        raise TypeError(f"lora_indices is of {given}; it must be a tensor of int64 or int32, one number for each row")
+    shapes = [tuple(t.shape) for t in (x, loras_a, loras_b, lora_indices)]
+    if [len(shape) for shape in shapes] != [3, 3, 3, 1] or not (
+        x.shape[2] == loras_a.shape[1]
+        and loras_a.shape[::2] == loras_b.shape[:2]
+        and lora_indices.shape[0] == x.shape[0]
+    ):
+        raise ValueError(
+            f"x, loras_a, loras_b and lora_indices are {shapes}; linear_lora takes "
+            "(B, T, in), (n, in, r), (n, r, out) and (B,)"
+        )
+    wrong = lora_indices[(lora_indices < 0) | (lora_indices >= len(loras_a))]
+    if wrong.numel():
+        raise ValueError(f"lora_indices has {wrong[0].item()}; the adapters are 0 to {len(loras_a) - 1}")

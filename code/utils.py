@@ -24,7 +24,7 @@ import linear
 from checks import check_adapter, check_quantizable, check_rank, check_targets
 from groups import by_channel, join_groups, pack_int4, split_groups, unpack_int4
 from helpers import RequestLike, run_continuous
-from linear import CodedLinear, Model
+from linear import CodedLinear, Model, linear_lora  # noqa: F401
 from packed import (  # noqa: F401
     PackedInt8Linear,
     PackedLayer,

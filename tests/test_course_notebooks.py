@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
 
 import helpers
 from helpers import (
@@ -22,7 +24,7 @@ from helpers import (
     merge_batches,
     run_continuous,
 )
-from utils import generate
+from utils import generate, linear_lora
 
 PROMPTS = ["The quick brown fox jumped over the", "The rain in Spain falls", "What comes up must"]
 
@@ -120,3 +122,86 @@ def test_everything_runs_on_cuda():
     on_cpu = generate(*load_model(device="cpu"), [(prompt, 6) for prompt in PROMPTS], batch_size=2)
     assert texts == on_cpu
     assert helpers.load_model()[0].device.type == "cuda"
+
+
+# --- Lesson 6: Multi-LoRA ------------------------------------------------------------------------------------------
+
+
+class MultiLora(nn.Module):
+    """A model as in the published Lesson 6, whose middle layer has an adapter for each row of the batch."""
+
+    def __init__(self, hidden: int = 10) -> None:
+        super().__init__()
+        self.embedding, self.linear = nn.Embedding(10, hidden), nn.Linear(hidden, hidden)
+        self.lm_head = nn.Linear(hidden, 10)
+
+    def forward(self, input_ids, loras_a, loras_b, lora_indices):
+        x = self.embedding(input_ids)
+        x = self.linear(x) + linear_lora(x, loras_a, loras_b, lora_indices)
+        return self.lm_head(x)
+
+
+def test_lesson_6_every_row_is_that_of_a_loop_over_the_rows():
+    torch.manual_seed(42)
+    model, bs, num_loras, h, r = MultiLora(), 7, 64, 10, 2
+    loras_a, loras_b = torch.randn(num_loras, h, r), torch.randn(num_loras, r, h)
+    lora_indices = torch.randint(num_loras, (bs,), dtype=torch.long)
+    input_ids = torch.randint(10, (bs, 8), dtype=torch.long)
+    with torch.no_grad():
+        logits = model(input_ids=input_ids, loras_a=loras_a, loras_b=loras_b, lora_indices=lora_indices)
+        x = model.embedding(input_ids)
+        y = model.linear(x)
+        for batch_idx, lora_idx in enumerate(lora_indices.numpy()):
+            y[batch_idx] += x[batch_idx] @ loras_a[lora_idx] @ loras_b[lora_idx]
+        torch.testing.assert_close(logits, model.lm_head(y), atol=1e-4, rtol=1e-4)
+    assert logits.shape == (bs, 8, 10)
+
+
+def test_linear_lora_adds_what_peft_adds():
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(6, 4))
+    names, config = ["one", "two", "three"], LoraConfig(r=3, lora_alpha=6, target_modules=["0"])
+    adapted = get_peft_model(base, config, adapter_name=names[0])
+    for name in names[1:]:
+        adapted.add_adapter(name, config)
+    layer = adapted.base_model.model[0]
+    for weights in layer.lora_B.values():
+        nn.init.normal_(weights.weight)
+    loras_a = torch.stack([layer.lora_A[name].weight.detach().T for name in names])  # (n, in, r)
+    loras_b = torch.stack([layer.scaling[name] * layer.lora_B[name].weight.detach().T for name in names])
+    x, chosen = torch.randn(5, 2, 6), [2, 0, 0, 1, 2]
+    adapted.eval()
+    with torch.no_grad():
+        theirs = layer(x, adapter_names=[names[k] for k in chosen])
+        ours = layer.base_layer(x) + linear_lora(x, loras_a, loras_b, torch.tensor(chosen))
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.allclose(ours, layer.base_layer(x))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5), (3, 4, 5), (0, 2, 5), (2, 0, 5)])
+def test_linear_lora_takes_batches_of_any_size(shape):
+    x = torch.randn(shape)
+    update = linear_lora(x, torch.randn(2, 5, 3), torch.randn(2, 3, 7), torch.zeros(shape[0], dtype=torch.int32))
+    assert update.shape == (*shape[:2], 7)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"lora_indices": torch.tensor([0, -1])}, "lora_indices has -1; the adapters are 0 to 3"),
+        ({"lora_indices": torch.tensor([4, 0])}, "lora_indices has 4; the adapters are 0 to 3"),
+        ({"lora_indices": torch.tensor([0])}, r"linear_lora takes \(B, T, in\)"),
+        ({"x": torch.zeros(2, 5)}, r"linear_lora takes \(B, T, in\)"),
+        ({"x": torch.zeros(2, 3, 6)}, r"linear_lora takes \(B, T, in\)"),
+        ({"loras_b": torch.zeros(4, 2, 7)}, r"linear_lora takes \(B, T, in\)"),
+        ({"loras_b": torch.zeros(3, 3, 7)}, r"linear_lora takes \(B, T, in\)"),
+        ({"lora_indices": [0, 1]}, "lora_indices is of list"),
+        ({"lora_indices": torch.tensor([0.0, 1.0])}, "lora_indices is of torch.float32"),
+    ],
+)
+def test_linear_lora_refuses_what_does_not_fit(changed, words):
+    given = {"x": torch.zeros(2, 3, 5), "loras_a": torch.zeros(4, 5, 3), "loras_b": torch.zeros(4, 3, 7)}
+    given["lora_indices"] = torch.tensor([0, 3])
+    assert linear_lora(**given).shape == (2, 3, 7)
+    with pytest.raises((TypeError, ValueError), match=words):
+        linear_lora(**given | changed)

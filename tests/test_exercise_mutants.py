@@ -383,6 +383,35 @@ SITUATIONS: dict[str, dict[str, Callable[..., bool]]] = {
         "as many rows as adapters": lambda x, a, b, scaling, adapter: len(x) == len(a),
         "the last adapter": lambda x, a, b, scaling, adapter: (adapter == len(a) - 1).any(),
     },
+    "check_padded_share": {
+        "equal ranks": lambda ranks: len(ranks) > 1 and len(set(ranks)) == 1,
+        "one adapter": lambda ranks: len(ranks) == 1,
+        "two adapters": lambda ranks: len(ranks) == 2,
+        "the highest rank first": lambda ranks: ranks[0] == max(ranks) > min(ranks),
+        "the highest rank last": lambda ranks: ranks[-1] == max(ranks) > min(ranks),
+        "the highest rank in the middle": lambda ranks: max(ranks) > max(ranks[0], ranks[-1]),
+        "a rank of 1": lambda ranks: 1 in ranks,
+    },
+    "check_adapter_loads": {
+        "nobody": lambda wanted, slots: not wanted,
+        "one voice": lambda wanted, slots: len(set(wanted)) == 1,
+        "one slot": lambda wanted, slots: slots == 1 and len(set(wanted)) > 1,
+        "room for all": lambda wanted, slots: slots >= len(set(wanted)) > 1,
+        "two slots": lambda wanted, slots: slots == 2,
+        "three slots and more voices": lambda wanted, slots: 2 < slots < len(set(wanted)),
+        "the same voice twice in a row": lambda wanted, slots: any(
+            one == other for one, other in zip(wanted, wanted[1:], strict=False)
+        ),
+    },
+    "check_stacked_loras": {
+        "one adapter": lambda adapters: len(adapters) == 1,
+        "equal ranks": lambda adapters: len(adapters) > 1 and len({len(a) for a, _, _ in adapters}) == 1,
+        "the highest rank first": lambda adapters: len(adapters[0][0]) > len(adapters[1][0]),
+        "the highest rank in the middle": lambda adapters: len(adapters) == 3 and len(adapters[1][0]) == 4,
+        "a square layer": lambda adapters: len(adapters[0][1]) == adapters[0][0].shape[1],
+        "more outputs than inputs": lambda adapters: len(adapters[0][1]) > adapters[0][0].shape[1],
+        "more inputs than outputs": lambda adapters: len(adapters[0][1]) < adapters[0][0].shape[1],
+    },
 }
 
 

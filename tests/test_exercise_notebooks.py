@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def test_committed_solutions_are_clean(number: int) -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_lesson_and_solutions_link_to_each_other(number: int) -> None:
     lesson, solutions = lesson_path(number), solutions_path(number)
-    assert f"](solutions/{solutions.name})" in test_repository.markdown(lesson)
-    assert f"](../{lesson.name})" in test_repository.markdown(solutions)
+    for page, other in ((lesson, solutions), (solutions, lesson)):
+        assert f"]({os.path.relpath(other, page.parent)})" in test_repository.markdown(page)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -159,9 +160,10 @@ def exercises_alone(number: int, folder: Path, *, answers: bool = False) -> Path
     nb.cells = [cell for cell in nb.cells if cell in exercise_texts(nb) or cell in exercise_cells(nb)]
     for cell in exercise_cells(nb) if answers else []:
         cell.source = cell.source.replace("    ...\n", "    return misspelt\n")
-    (folder / "notebooks").mkdir()
-    lessons.write_notebook(nb, folder / "notebooks" / f"Exercises_{number}.ipynb")
-    return folder / "notebooks" / f"Exercises_{number}.ipynb"
+    alone = folder / "notebooks" / lesson_path(number).relative_to(lessons.NOTEBOOKS).with_name("Exercises.ipynb")
+    alone.parent.mkdir(parents=True)
+    lessons.write_notebook(nb, alone)
+    return alone
 
 
 @pytest.mark.notebooks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from fractions import Fraction
 from typing import Any
 
@@ -279,6 +279,56 @@ def updates_row_by_row(
     return result
 
 
+def padding_and_places(ranks: list[int]) -> tuple[int, int]:
+    places = len(ranks) * max(ranks)
+    return places - sum(ranks), places
+
+
+def padding_by_counting(ranks: list[int]) -> np.float64:
+    return np.mean([place >= rank for rank in ranks for place in range(max(ranks))])
+
+
+def loads_with_an_ordered_dict(wanted: list[str], slots: int) -> int:
+    loaded: OrderedDict[str, int] = OrderedDict()
+    loads = 0
+    for name in wanted:
+        if name in loaded:
+            loaded.move_to_end(name)
+            continue
+        if len(loaded) == slots:
+            loaded.popitem(last=False)
+        loaded[name] = loads = loads + 1
+    return loads
+
+
+def loads_by_looking_back(wanted: list[str], slots: int) -> int:
+    """An adapter is there if fewer others than there are slots were wanted since it was wanted last."""
+    loads = 0
+    for index, name in enumerate(wanted):
+        earlier = [place for place in range(index) if wanted[place] == name]
+        since = set(wanted[earlier[-1] + 1 : index]) if earlier else set()
+        loads += not earlier or len(since) >= slots
+    return loads
+
+
+def stacked_with_pad(adapters: list[tuple[torch.Tensor, torch.Tensor, float]]) -> list[torch.Tensor]:
+    highest = max(len(a) for a, _, _ in adapters)
+    of_a = [nn.functional.pad(a.T, (0, highest - len(a))) for a, _, _ in adapters]
+    of_b = [nn.functional.pad(b * scaling, (0, highest - b.shape[1])).T for _, b, scaling in adapters]
+    return [torch.stack(of_a), torch.stack(of_b)]
+
+
+def stacked_by_adapter(adapters: list[tuple[torch.Tensor, torch.Tensor, float]]) -> tuple[torch.Tensor, torch.Tensor]:
+    in_features, out_features = adapters[0][0].shape[1], adapters[0][1].shape[0]
+    rank = max(b.shape[1] for _, b, _ in adapters)
+    loras_a = torch.cat([torch.cat([a, torch.zeros(rank - len(a), in_features)])[None] for a, _, _ in adapters])
+    loras_b = torch.zeros(len(adapters), rank, out_features)
+    for place, (_, b, scaling) in enumerate(adapters):
+        for column in range(b.shape[1]):
+            loras_b[place, column] = b[:, column] * scaling
+    return loras_a.permute(0, 2, 1), loras_b
+
+
 RIGHT: dict[str, list[Any]] = {
     "check_kv_cache": [(np.int64(131072), 27.0)],
     "check_positions_processed": [
@@ -321,6 +371,11 @@ RIGHT: dict[str, list[Any]] = {
     "check_merged_weight": [merged_by_kind, merged_and_trainable, merged_side_by_side],
     "check_dora_weight": [dora_row_by_row, dora_with_norms],
     "check_adapter_updates": [updates_with_a_zero_adapter, updates_row_by_row],
+    "check_room_for_adapters": [(np.int64(33554432), 298.0)],
+    "check_padded_share": [padding_by_counting, lambda ranks: Fraction(*padding_and_places(ranks))],
+    "check_adapter_loads": [loads_with_an_ordered_dict, loads_by_looking_back],
+    "check_stacked_loras": [stacked_with_pad, stacked_by_adapter],
+    "check_merge_or_batch": [(np.int64(78), Fraction(6128, 1800))],
 }
 ACCEPTED = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
 

@@ -46,6 +46,28 @@ def admitting_into_the_same_room(waiting: list[tuple[int, int]], free_slots: int
     return admitted
 
 
+def loads_first_in_first_out(wanted: list[str], slots: int) -> int:
+    queue: list[str] = []
+    loads = 0
+    for name in wanted:
+        if name not in queue:
+            loads += 1
+            queue = ([*queue, name])[-slots:]
+    return loads
+
+
+def loads_replacing_the_newest(wanted: list[str], slots: int) -> int:
+    loaded: list[str] = []
+    loads = 0
+    for name in wanted:
+        if name not in loaded:
+            loads += 1
+            if len(loaded) == slots:
+                loaded.pop()
+            loaded.append(name)
+    return loads
+
+
 def chunked(
     prompts: list[int], running: int, budget: int, *, newcomers_run: bool = True, share: bool = True
 ) -> list[int]:
@@ -461,6 +483,61 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (with_arguments("adapter_updates", lambda *g: (*g[:3], torch.ones(3), g[4])), "its own scaling"),
         (with_arguments("adapter_updates", lambda *g: (*g[:4], g[4][:1].expand_as(g[4]))), "first row's"),
         (changed("adapter_updates", lambda y, *_: y[:, 0]), "expected the shape"),
+    ],
+    "check_room_for_adapters": [
+        ((2 * 4 * 16 * 8192, 298), "the model has more"),
+        ((2 * 32 * 16 * 8192, 298), "four layers of each block"),
+        ((32 * 4 * 16 * 8192, 298), "a number takes two bytes"),
+        ((4 * 32 * 4 * 16 * 8192, 298), "fp16 takes two bytes"),
+        ((2 * 32 * 4 * 4096**2, 298), "the frozen weights"),
+        ((33554432, 299), "does not fit as a whole"),
+        ((33554432, 320), "a GB is 10**9 bytes"),
+        ((33554432, 298.02), "expected a whole number"),
+    ],
+    "check_padded_share": [
+        (changed("padded_share", lambda share, *_: 1 - share), "the share which is used"),
+        (lambda ranks: (len(ranks) * max(ranks) - sum(ranks)) / sum(ranks), "with the whole stack"),
+        (lambda ranks: 1 - sum(ranks) / (len(ranks) * ranks[-1]), "wherever it stands"),
+        (lambda ranks: len(ranks) * max(ranks) - sum(ranks), "divide by the whole stack"),
+        (changed("padded_share", lambda share, *_: 100 * share), "too large"),
+    ],
+    "check_adapter_loads": [
+        (lambda wanted, slots: len(set(wanted)), "is loaded again"),
+        (changed("adapter_loads", lambda loads, wanted, slots: len(wanted) - loads), "was there already"),
+        (loads_first_in_first_out, "becomes the most recent one"),
+        (loads_replacing_the_newest, "not the newest"),
+        (with_arguments("adapter_loads", lambda wanted, slots: (wanted, slots + 1)), "wrong for the example"),
+        (with_arguments("adapter_loads", lambda wanted, slots: (wanted, 1)), "how often the adapter changes"),
+    ],
+    "check_stacked_loras": [
+        (
+            with_arguments("stacked_loras", lambda adapters: ([(a, b, 1.0) for a, b, _ in adapters],)),
+            "the scaling is missing",
+        ),
+        (
+            with_arguments("stacked_loras", lambda adapters: ([(s * a, b, s) for a, b, s in adapters],)),
+            "the scaling counts once",
+        ),
+        (
+            with_arguments("stacked_loras", lambda adapters: ([(s * a, b, 1.0) for a, b, s in adapters],)),
+            "belongs into loras_b",
+        ),
+        (changed("stacked_loras", lambda stacks, _: (stacks[0].mT, stacks[1].mT)), "the other way round"),
+        (changed("stacked_loras", lambda stacks, _: stacks[::-1]), "are exchanged"),
+        (
+            with_arguments("stacked_loras", lambda adapters: ([(a, b, adapters[0][2]) for a, b, _ in adapters],)),
+            "a scaling of its own",
+        ),
+        (changed("stacked_loras", lambda stacks, _: stacks[0]), "expected a tuple"),
+    ],
+    "check_merge_or_batch": [
+        ((77, 3.4044), "not faster yet"),
+        ((2, 3.4044), "cost of the change"),
+        ((78, 8 * 35.2 / 90), "costs time too"),
+        ((78, (62 + 8 * 20 * 35.2) / 1800), "a change of its own"),
+        ((78, 1800 / 6128), "divided by the other"),
+        ((78, 766 / 1800), "there are eight"),
+        ((78, 8 * (62 + 20 * 36) / 1800), "merged step"),
     ],
 }
 REJECTED = [(name, answer, reason) for name, answers in WRONG.items() for answer, reason in answers]

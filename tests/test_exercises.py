@@ -33,7 +33,7 @@ from helpers import (
     run_static,
 )
 from measure import Trace
-from utils import LoraLayer, add_lora
+from utils import LoraLayer, add_lora, linear_lora
 
 # ---------------------------------------------------------------------------------------------------
 # The solutions
@@ -50,7 +50,7 @@ def test_check_takes_the_solution(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_check_says_what_it_is_for(name: str) -> None:
-    assert re.match(r"Exercise [1-5]\.[1-5]: ", CHECKS[name].__doc__)
+    assert re.match(r"Exercise [1-6]\.[1-5]: ", CHECKS[name].__doc__)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -286,6 +286,27 @@ def test_adapter_updates_are_those_of_one_layer_each() -> None:
     for row, index in enumerate(adapter.tolist()):
         expected = layers[index](x[row]) - layers[index].base_layer(x[row]) if index >= 0 else torch.zeros(3, 4)
         torch.testing.assert_close(ours[row], expected.detach())
+
+
+def test_the_bytes_of_an_adapter_are_those_of_the_library() -> None:
+    with torch.device("meta"):
+        block = nn.ModuleDict({name: nn.Linear(4096, 4096, dtype=torch.float16) for name in "qkvo"})
+        adapted = add_lora(block, r=16, targets=list("qkvo"))
+    trained = sum(p.nbytes for p in adapted.parameters() if p.requires_grad)
+    assert right_answers("check_room_for_adapters") == (32 * trained, 10**10 // (32 * trained))
+
+
+def test_stacks_of_different_ranks_are_what_linear_lora_takes() -> None:
+    base = nn.Linear(6, 4)
+    layers = [LoraLayer(base, r=rank, alpha=3.0) for rank in (1, 3, 2)]
+    for layer in layers:
+        nn.init.normal_(layer.lora_b)
+    stacks = solved()["stacked_loras"]([(q.lora_a.detach(), q.lora_b.detach(), q.scaling) for q in layers])
+    x, chosen = torch.randn(4, 2, 6), [2, 0, 1, 1]
+    with torch.no_grad():
+        ours = base(x) + linear_lora(x, *stacks, torch.tensor(chosen))
+        expected = torch.stack([layers[index](row) for index, row in zip(chosen, x, strict=True)])
+    torch.testing.assert_close(ours, expected)
 
 
 def test_rounding_error_of_groups_is_half_a_step_at_most() -> None:

@@ -24,6 +24,9 @@ LESSONS = (
     "Lesson_4-Quantization",
     "Lesson_5-Low-Rank_Adaptation",
 )
+FURTHER = ("Lesson_6-Multi_LoRA",)
+ALL = {name: lessons.NOTEBOOKS / f"{name}.ipynb" for name in LESSONS}
+ALL |= {name: lessons.NOTEBOOKS / "further" / f"{name}.ipynb" for name in FURTHER}
 TIMING = "timing"  # the tag of a code cell whose outputs depend on a clock
 
 
@@ -31,8 +34,8 @@ TIMING = "timing"  # the tag of a code cell whose outputs depend on a clock
 # The lessons
 
 
-def test_the_folder_holds_the_five_lessons() -> None:
-    assert [path.stem for path in lessons.find_lessons()] == list(LESSONS)
+def test_the_folder_holds_the_five_lessons_and_the_further_ones() -> None:
+    assert lessons.find_lessons() == list(ALL.values())
 
 
 @pytest.fixture
@@ -49,9 +52,10 @@ def doubled(path: Path, folder: Path) -> Path:
     again = copy.deepcopy(nb.cells)
     for cell in again:
         cell.id += "-again"
-    (folder / "notebooks").mkdir()
-    lessons.write_notebook(new_notebook(cells=[*nb.cells, *again]), folder / "notebooks" / path.name)
-    return folder / "notebooks" / path.name
+    twice = folder / "notebooks" / path.relative_to(lessons.NOTEBOOKS)
+    twice.parent.mkdir(parents=True)
+    lessons.write_notebook(new_notebook(cells=[*nb.cells, *again]), twice)
+    return twice
 
 
 def shown_outputs(cell: NotebookNode) -> list[dict]:
@@ -61,13 +65,13 @@ def shown_outputs(cell: NotebookNode) -> list[dict]:
 
 @pytest.mark.notebooks
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", ALL)
 def test_lesson_runs_twice_in_one_kernel_and_shows_the_same(
     name: str, quick: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """On the bundled model, without the network. Cells tagged "timing" may differ, and only they."""
     monkeypatch.delenv("COURSE_MODEL", raising=False)
-    outcome = lessons.run_notebook(doubled(lessons.NOTEBOOKS / f"{name}.ipynb", tmp_path), environment=quick)
+    outcome = lessons.run_notebook(doubled(ALL[name], tmp_path), environment=quick)
     assert outcome.failure is None
     assert outcome.headline
     assert not refused(quick)
@@ -87,15 +91,15 @@ def test_lesson_runs_on_the_second_bundled_model(
 ) -> None:
     """By its name alone, without the network; what the lesson says of numbers is for the first model only."""
     monkeypatch.setenv("COURSE_MODEL", "storyteller-llama")
-    outcome = lessons.run_notebook(lessons.NOTEBOOKS / f"{name}.ipynb", environment=quick)
+    outcome = lessons.run_notebook(ALL[name], environment=quick)
     assert outcome.failure is None
     assert outcome.headline
     assert not refused(quick)
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", ALL)
 def test_committed_lesson_is_clean(name: str) -> None:
-    assert lessons.problems(lessons.NOTEBOOKS / f"{name}.ipynb") == []
+    assert lessons.problems(ALL[name]) == []
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -158,6 +162,20 @@ def test_run_writes_copies_pages_and_an_index(folder: Path, capsys: pytest.Captu
     summary = capsys.readouterr().out
     assert re.search(r"^Lesson 1: One +\d+\.\d s  2\.0 times$", summary, re.MULTILINE)
     assert re.search(r"^Lesson 2: Two Words +\d+\.\d s  2\.0 times$", summary, re.MULTILINE)
+
+
+def test_further_lessons_come_last_and_keep_their_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = write_lesson(folder, "Lesson_2-Old", RESULT)
+    (folder / "further").mkdir()
+    further = write_lesson(folder / "further", "Lesson_10-New", RESULT)
+    assert lessons.find_lessons(folder=folder) == lessons.find_lessons(["10", "2"], folder) == [first, further]
+    assert command("run", folder, "10") == 0
+    out = folder.parent / "out"
+    assert lessons.headline(lessons.read_notebook(out / "further" / "Lesson_10-New.ipynb")) == "2.0 times"
+    assert "2.0 times" in (out / "further" / "Lesson_10-New.html").read_text()
+    index = (out / "index.html").read_text()
+    assert 'href="further/Lesson_10-New.html"' in index and 'href="further/Lesson_10-New.ipynb"' in index
+    assert re.search(r"^Lesson 10: New +\d+\.\d s  2\.0 times$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_failing_cell_is_named_and_later_lessons_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

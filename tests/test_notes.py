@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTES = ROOT / "notes"
 FIGURES = NOTES / "figures"
 
-LESSONS = sorted(NOTES.glob("Lesson_*.md"))
+FURTHER = sorted((NOTES / "further").glob("Lesson_*.md"))
+LESSONS = [*sorted(NOTES.glob("Lesson_*.md")), *FURTHER]
 NOTEBOOKS = [*lessons.find_lessons(), *sorted((lessons.NOTEBOOKS / "solutions").glob("*.ipynb"))]
 SECTIONS = (
     "The idea in one drawing",
@@ -56,7 +58,8 @@ def section(note: Path, title: str) -> str:
 
 
 def test_there_is_a_note_for_the_introduction_and_for_each_lesson():
-    assert [note.stem for note in LESSONS] == [f"Lesson_{number}" for number in range(6)]
+    assert [note.stem for note in LESSONS] == [f"Lesson_{number}" for number in range(7)]
+    assert [note.stem for note in FURTHER] == ["Lesson_6"]
 
 
 # --- Structure ---------------------------------------------------------------------------------------
@@ -91,8 +94,10 @@ def test_note_ends_with_its_notebook_and_an_assignment(note):
     end = section(note, "Notebook")
     number = note.stem[-1]
     assert "**Assignment:**" in end and "exercises" in end
-    assert number == "0" or re.search(rf"\.\./notebooks/Lesson_{number}-\w", end)
-    assert number == "0" or f"../notebooks/solutions/Lesson_{number}-Solutions.ipynb" in end
+    notebooks = "../../notebooks" if note in FURTHER else "../notebooks"
+    lesson = f"{notebooks}/further" if note in FURTHER else notebooks
+    assert number == "0" or re.search(rf"\({re.escape(lesson)}/Lesson_{number}-\w", end)
+    assert number == "0" or f"({notebooks}/solutions/Lesson_{number}-Solutions.ipynb" in end
 
 
 def test_lesson_0_says_every_word_of_serving_before_it_is_used_to_explain_the_lessons():
@@ -158,7 +163,9 @@ def test_formulas_render_on_github_and_in_jupyter(note):
 
 def linked_drawings() -> list[tuple[str, str, str]]:
     """(note, words that stand for the drawing, path)."""
-    return [(note.name, alt, path) for note in NOTES.glob("*.md") for alt, path in IMAGE.findall(text_of(note))]
+    pages = [*NOTES.glob("*.md"), *FURTHER]
+    found = [(note, alt, note.parent / path) for note in pages for alt, path in IMAGE.findall(text_of(note))]
+    return [(note.name, alt, os.path.relpath(path, NOTES)) for note, alt, path in found]
 
 
 def own_words(drawing: Path) -> str:
@@ -199,7 +206,7 @@ def stands_in(excerpt: str, source: str) -> bool:
 
 @each_lesson
 def test_excerpts_are_the_source(note):
-    sources = [text_of(path) for path in (ROOT / "code").glob("*.py")]
+    sources = [text_of(path) for path in [*(ROOT / "code").glob("*.py"), *(ROOT / "code/engine").glob("*.py")]]
     blocks = python_blocks(note)
     assert blocks
     for code in blocks:
@@ -217,8 +224,8 @@ def test_an_excerpt_may_be_dedented_but_not_changed():
 # --- References --------------------------------------------------------------------------------------
 
 # [Lesson 2](../notebooks/....ipynb), *the heading of a section*
-PROOF = re.compile(r"\[Lesson (\d)\]\(\.\./(notebooks/[^)]+\.ipynb)\),\s+\*([^*]+)\*")
-TO_NOTEBOOK = re.compile(r"\[Lesson \d\]\(\.\./notebooks/")
+PROOF = re.compile(r"\[Lesson (\d)\]\(((?:\.\./)+notebooks/[^)]+\.ipynb)\),\s+\*([^*]+)\*")
+TO_NOTEBOOK = re.compile(r"\[Lesson \d\]\((?:\.\./)+notebooks/")
 
 
 def headings_of(notebook: Path) -> set[str]:
@@ -235,7 +242,7 @@ def test_questions_name_sections_that_exist(note):
     assert len(proofs) == len(TO_NOTEBOOK.findall(questions)), "a link to a notebook names no section"
     for number, path, heading in proofs:
         assert Path(path).name.startswith(f"Lesson_{number}-")
-        assert " ".join(heading.split()) in headings_of(ROOT / path), f"{path} has no section {heading!r}"
+        assert " ".join(heading.split()) in headings_of(note.parent / path), f"{path} has no section {heading!r}"
 
 
 @each_lesson
@@ -249,7 +256,7 @@ def test_every_question_is_answered(note):
 
 @each_lesson
 def test_names_of_code_exist(note):
-    sources = "\n".join(text_of(path) for path in (ROOT / "code").glob("*.py"))
+    sources = "\n".join(text_of(path) for path in [*(ROOT / "code").glob("*.py"), *(ROOT / "code/engine").glob("*.py")])
     named = re.findall(r"`([A-Za-z_]\w{2,})", BLOCK.sub("", section(note, "How the code does it")))
     assert named
     for name in named:
@@ -294,14 +301,14 @@ GLOSSARY = {  # sections in order, and the lessons their terms come from
     "Batches": "0123",
     "The machine": "012",
     "Quantization": "4",
-    "Low-rank adaptation": "5",
+    "Low-rank adaptation": "56",
 }
 
 
 def glossary() -> dict[str, list[tuple[str, str]]]:
     """Section -> (term, lesson) of every row."""
     parts = re.split(r"^## (.+)$", text_of(NOTES / "Glossary.md"), flags=re.MULTILINE)[1:]
-    row = re.compile(r"^\| (\*\*.+?) \| .+ \| \[(\d)\]\(Lesson_\d\.md[^)]*\) \|$", flags=re.MULTILINE)
+    row = re.compile(r"^\| (\*\*.+?) \| .+ \| \[(\d)\]\((?:further/)?Lesson_\d\.md[^)]*\) \|$", flags=re.MULTILINE)
     return {title: row.findall(body) for title, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
@@ -327,7 +334,8 @@ def test_words_that_the_glossary_says_a_lesson_explains_are_there():
             term = re.sub(
                 r"^(\w+)s$", r"\1", re.split(r"[,(]", re.search(r"\*\*(.+?)\*\*", cell)[1])[0].strip().lower()
             )
-            text = " ".join(text_of(NOTES / f"Lesson_{lesson}.md").lower().split())
+            (note,) = (path for path in LESSONS if path.stem == f"Lesson_{lesson}")
+            text = " ".join(text_of(note).lower().split())
             assert term in text, f"Lesson {lesson} does not mention {term!r}"
 
 
@@ -339,7 +347,7 @@ def test_spelling(tmp_path):
         cells = nbformat.read(notebook, as_version=4).cells
         prose = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         (tmp_path / f"{notebook.stem}.md").write_text(prose, encoding="utf-8")
-    files = [ROOT / "README.md", *NOTES.glob("*.md"), *(ROOT / "code").glob("*.py"), *tmp_path.glob("*.md")]
+    files = [ROOT / "README.md", *NOTES.glob("*.md"), *FURTHER, *(ROOT / "code").glob("*.py"), *tmp_path.glob("*.md")]
     command = [sys.executable, "-m", "codespell_lib", *map(str, files)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr

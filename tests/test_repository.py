@@ -11,7 +11,7 @@ import pytest
 import lessons
 
 ROOT = lessons.ROOT
-PAGES = [ROOT / "README.md", *sorted((ROOT / "notes").glob("*.md")), ROOT / "models/storyteller/MODEL_CARD.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "notes").rglob("*.md")), ROOT / "models/storyteller/MODEL_CARD.md"]
 PAGES += [ROOT / "serving" / "README.md"]
 NOTEBOOKS = lessons.notebooks_of(lessons.NOTEBOOKS)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")

@@ -29,7 +29,8 @@ generate_next_token merge_batches stack_rows pad_left filter_batch select_cache 
 generate_batch eos_token_ids"""
 UTILS = """generate QuantState quantize dequantize by_channel split_groups join_groups pack_int4 unpack_int4
 QuantizedLinear QuantizedEmbedding quantize_model size_in_bytes ATTENTION_LAYERS LoraLayer add_lora merge_lora
-unmerge_lora lora_state_dict load_lora PackedWeight PackedLayer PackedLinear PackedInt8Linear pack_model packed_layer"""
+unmerge_lora lora_state_dict load_lora linear_lora PackedWeight PackedLayer PackedLinear PackedInt8Linear pack_model
+packed_layer"""
 
 
 @pytest.mark.parametrize(("module", "names"), [("helpers", HELPERS), ("utils", UTILS)])

@@ -53,6 +53,7 @@ from pages import (
     index_page,
     notes_by_lesson,
     page_title,
+    pages_by_lesson,
     pages_of,
     relocate_links,
     write_page,
@@ -104,18 +105,22 @@ def run_lessons(lessons: Sequence[Path], timeout_s: float) -> Iterator[Outcome]:
             bar.update(done - bar.n)  # past the cells that a failure left out
 
 
-def command_run(lessons: Sequence[Path], out: Path, timeout_s: float) -> int:
-    """Execute copies of the lessons, write them and all pages to `out`, sum up. Returns the exit status."""
-    if any(path.parent.resolve() == out.resolve() for path in lessons):
+def command_run(lessons: Sequence[Path], notebooks: Path, out: Path, timeout_s: float) -> int:
+    """Execute copies of the lessons, write them and all pages to `out`, sum up. Returns the exit status.
+
+    A copy lies in `out` where its lesson lies in the folder `notebooks`.
+    """
+    copies = {path: out / path.relative_to(notebooks) for path in lessons}
+    if any(copy.resolve() == path.resolve() for path, copy in copies.items()):
         raise LessonError("the folder for executed copies is the notebooks' own; choose another")
     require_course_model()
-    out.mkdir(parents=True, exist_ok=True)
-    pages = pages_of(lessons[0].parent, out)
+    pages = pages_of(notebooks, out)
     write_pages_as_they_are(pages, but=lessons)
     outcomes = []
     for outcome in run_lessons(lessons, timeout_s):
         outcomes.append(outcome)
-        write_notebook(outcome.notebook, out / outcome.path.name)
+        copies[outcome.path].parent.mkdir(parents=True, exist_ok=True)
+        write_notebook(outcome.notebook, copies[outcome.path])
         write_page(outcome.notebook, outcome.path, pages)
         write_index(outcomes, pages, out)
     print_summary(outcomes)
@@ -123,9 +128,9 @@ def command_run(lessons: Sequence[Path], out: Path, timeout_s: float) -> int:
     return report_failures(outcomes)
 
 
-def command_pages(lessons: Sequence[Path], out: Path) -> int:
+def command_pages(lessons: Sequence[Path], notebooks: Path, out: Path) -> int:
     """Write the pages of all lessons, solutions and notes as they are to `out`. Returns the exit status."""
-    pages = pages_of(lessons[0].parent, out)
+    pages = pages_of(notebooks, out)
     write_pages_as_they_are(pages)
     write_index([Outcome(path, read_notebook(path), seconds=None) for path in lessons], pages, out)
     print(f"Pages: {shown(out / 'index.html')}")
@@ -134,13 +139,14 @@ def command_pages(lessons: Sequence[Path], out: Path) -> int:
 
 def write_index(outcomes: Sequence[Outcome], pages: Mapping[Path, Path], out: Path) -> None:
     """Write the page that lists the lessons."""
-    (out / "index.html").write_text(index_page(outcomes, notes_by_lesson(pages, out)), encoding="utf-8")
+    index = index_page(outcomes, pages_by_lesson(outcomes, pages, out), notes_by_lesson(pages, out))
+    (out / "index.html").write_text(index, encoding="utf-8")
 
 
 def require_course_model() -> None:
     """Load the model that COURSE_MODEL names, if it names one; raises LessonError if that fails.
 
-    Otherwise all five lessons would fail one after another, each with the same message.
+    Otherwise all lessons would fail one after another, each with the same message.
     """
     if not os.environ.get("COURSE_MODEL"):
         return
@@ -221,9 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         lessons = find_lessons(options.lessons, options.notebooks)
         if options.command == "run":
-            return command_run(lessons, options.out, options.timeout)
+            return command_run(lessons, options.notebooks, options.out, options.timeout)
         if options.command == "pages":
-            return command_pages(lessons, options.out)
+            return command_pages(lessons, options.notebooks, options.out)
         if options.command == "execute":
             return command_execute(lessons, options.timeout)
         return command_check(lessons)

@@ -27,7 +27,7 @@ MAX_NOTEBOOK_BYTES = 2_000_000
 PATH_START = r"(?<![\w.~-])"
 PRIVATE_PATHS = re.compile(PATH_START + r"/(?:home|root|Users|tmp|private|var/folders)/|\bC:\\")
 BITMAPS = ("image/png", "image/jpeg")
-SETS_PATH = re.compile(r"sys\.path\.insert\(0, *(['\"])\.\./code\1\)")
+SETS_PATH = re.compile(r"sys\.path\.insert\(0, *(['\"])(?:\.\./)+code\1\)")
 
 
 def problems(path: Path) -> list[str]:

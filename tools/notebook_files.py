@@ -14,6 +14,7 @@ from nbformat import NotebookNode
 from committed import ROOT, chosen_notebooks
 
 NOTEBOOKS = chosen_notebooks() or ROOT / "notebooks"
+FURTHER = "further"  # the folder in it whose lessons come after the others, and which those never need
 
 HEADLINE = "Headline: "
 
@@ -38,16 +39,17 @@ class LessonError(Exception):
 
 
 def find_lessons(wanted: Sequence[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
-    """The notebooks in `folder`, in order; with `wanted` (numbers or file names), those only.
+    """The notebooks in `folder`, in order, and then the further ones; with `wanted` (numbers or names), those only.
 
     Raises LessonError if there are none, or one that is wanted is not there.
     """
-    found = sorted(folder.glob("*.ipynb"))
+    found = [*sorted(folder.glob("*.ipynb")), *sorted(folder.glob(f"{FURTHER}/*.ipynb"))]
     if not found:
         raise LessonError(f"there are no notebooks in {folder.name}/")
     if not wanted:
         return found
-    return sorted({_find_lesson(name, found) for name in wanted})
+    chosen = {_find_lesson(name, found) for name in wanted}
+    return [path for path in found if path in chosen]
 
 
 def _find_lesson(name: str, found: list[Path]) -> Path:

@@ -205,28 +205,29 @@ INDEX_ENTRY = """<li>
 </li>"""
 
 
-def index_page(outcomes: Iterable[Outcome], notes: Mapping[str, str]) -> str:
+def index_page(outcomes: Iterable[Outcome], links: Mapping[Path, str], notes: Mapping[str, str]) -> str:
     """A page that lists lessons: title, result, seconds, and links to page, notebook and note.
 
-    `notes` holds the link to a lesson's note by the lesson's number.
+    `links` holds the link to a lesson's page by the lesson's path, `notes` that to its note by the lesson's number.
     """
     introduction = ""
     if "0" in notes:
         names = {"link": "Lesson_0", "ladder": "Ladder", "glossary": "Glossary"}  # pages of one folder
-        links = {name: html.escape(notes["0"].replace("Lesson_0", page)) for name, page in names.items()}
-        introduction = INTRODUCTION.format(**links)
-    lessons = "\n".join(_index_entry(outcome, notes) for outcome in outcomes)
+        first_pages = {name: html.escape(notes["0"].replace("Lesson_0", page)) for name, page in names.items()}
+        introduction = INTRODUCTION.format(**first_pages)
+    lessons = "\n".join(_index_entry(outcome, links[outcome.path], notes) for outcome in outcomes)
     return INDEX.format(introduction=introduction, lessons=lessons)
 
 
-def _index_entry(outcome: Outcome, notes: Mapping[str, str]) -> str:
+def _index_entry(outcome: Outcome, link: str, notes: Mapping[str, str]) -> str:
     details = ["as last run and saved"] if outcome.seconds is None else [f"{outcome.seconds:.0f} s"]
     if outcome.seconds is not None:
-        details.append(f'<a href="{html.escape(outcome.path.name)}">executed notebook</a>')
+        notebook = Path(link).with_suffix(".ipynb").as_posix()
+        details.append(f'<a href="{html.escape(notebook)}">executed notebook</a>')
     if note := notes.get(lesson_number(outcome.path)):
         details.append(f'<a href="{html.escape(note)}">notes</a>')
     return INDEX_ENTRY.format(
-        link=html.escape(f"{outcome.path.stem}.html"),
+        link=html.escape(link),
         title=html.escape(page_title(outcome.path)),
         failed=' class="failed"' if outcome.failure else "",
         summary=html.escape(outcome.summary[:1].upper() + outcome.summary[1:]),
@@ -238,3 +239,9 @@ def notes_by_lesson(pages: Mapping[Path, Path], out: Path) -> dict[str, str]:
     """`{"1": "notes/Lesson_1.html", ...}`: the links from the index to the notes."""
     found = {re.fullmatch(r"Lesson_(\d+)", source.stem): page for source, page in pages.items()}
     return {match[1]: page.relative_to(absolute(out)).as_posix() for match, page in found.items() if match}
+
+
+def pages_by_lesson(outcomes: Iterable[Outcome], pages: Mapping[Path, Path], out: Path) -> dict[Path, str]:
+    """`{notebooks/Lesson_1-L.ipynb: "Lesson_1-L.html", ...}`: the links from the index to the lessons."""
+    found = {outcome.path: pages[absolute(outcome.path)] for outcome in outcomes}
+    return {path: page.relative_to(absolute(out)).as_posix() for path, page in found.items()}

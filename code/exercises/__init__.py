@@ -46,9 +46,17 @@ from .lesson_5 import (
     check_smallest_rank,
     check_trainable_parameters,
 )
+from .lesson_6 import (
+    check_adapter_loads,
+    check_merge_or_batch,
+    check_padded_share,
+    check_room_for_adapters,
+    check_stacked_loras,
+)
 
 __all__ = [
     "Result",
+    "check_adapter_loads",
     "check_adapter_updates",
     "check_admission_order",
     "check_admitted_count",
@@ -65,12 +73,16 @@ __all__ = [
     "check_keep_top_p",
     "check_kv_cache",
     "check_mean_error",
+    "check_merge_or_batch",
     "check_merged_weight",
     "check_one_row",
+    "check_padded_share",
     "check_padding_cells",
     "check_positions_processed",
+    "check_room_for_adapters",
     "check_scale_and_zero_point",
     "check_smallest_rank",
+    "check_stacked_loras",
     "check_tempered",
     "check_trainable_parameters",
     "check_ttft_percentile",

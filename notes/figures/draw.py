@@ -25,6 +25,7 @@ import lesson_2
 import lesson_3
 import lesson_4
 import lesson_5
+import lesson_6
 from canvas import Sheet, set_style
 
 
@@ -251,6 +252,21 @@ DRAWINGS = [
         lesson_5.qlora,
         "The parts of QLoRA: a frozen base in 4-bit NF4 with scales quantized again, 16-bit factors A and B that "
         "alone are trained, and Adam's moments in paged memory.",
+    ),
+    Drawing(
+        lesson_6.groups,
+        "Six rows of a batch, five with adapters and one without, sorted into three groups: each group is multiplied "
+        "by its own thin factors, of rank 8, 16 or 4, and added to what W gives for these rows.",
+    ),
+    Drawing(
+        lesson_6.tiers,
+        "Three tiers of memory: on the GPU the base model, the KV cache and the adapters in use, in main memory those "
+        "that were used a while ago, on disk all files; adapters are fetched upwards and make room downwards.",
+    ),
+    Drawing(
+        lesson_6.order_of_service,
+        "Sixteen requests of four voices on eight rows with room for two adapters: strictly in order two rows are busy "
+        "for 64 forwards, with overtaking eight rows for 16 forwards.",
     ),
 ]
 
