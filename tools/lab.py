@@ -26,7 +26,7 @@ from notebook_files import ROOT, WIDGET_VIEW, LessonError, files_of, read_notebo
 
 LAB = ROOT / "lab"
 COPIED = ("notebooks/**/*.ipynb", "notes/**/*.md", "notes/**/*.svg", "README.md")
-LINKED = ("code", "models", "benchmarks", "LICENSE")  # what notebooks and notes use or refer to
+LINKED = ("code", "models", "serving", "benchmarks", "LICENSE")  # what notebooks and notes use or refer to
 
 # Settings of this Jupyter Lab alone: a link to a note shows the note as a page, not its Markdown, and nothing is asked
 # of a host outside.
