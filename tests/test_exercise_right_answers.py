@@ -405,7 +405,7 @@ RIGHT: dict[str, list[Any]] = {
     "check_closed_loop": [(np.float64(2), 20)],
     "check_share_in_time": [in_time_with_numpy, in_time_by_deadlines],
     "check_knee": [knee_by_counting, knee_with_takewhile],
-    "check_queue_room": [(np.int64(29), 15)],
+    "check_queue_room": [(np.int64(30), 15)],
 }
 ACCEPTED = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
 

@@ -614,14 +614,14 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (lambda rates, shares, wanted: rates[0], "wrong for the example"),
     ],
     "check_queue_room": [
-        ((30, 15), "takes time, too"),
-        ((28, 15), "would still be in time"),
-        ((37, 15), "no part of the queue"),
+        ((31, 15), "takes time, too"),
+        ((29, 15), "would still be in time"),
+        ((38, 15), "no part of the queue"),
         ((1, 15), "completed in a second"),
-        ((29, 25), "completed, not refused"),
-        ((29, 40), "takes nobody in"),
-        ((29, -14), "does not swallow"),
-        ((29.5, 15), "whole number"),
+        ((30, 25), "completed, not refused"),
+        ((30, 40), "takes nobody in"),
+        ((30, -15), "does not swallow"),
+        ((30.5, 15), "whole number"),
     ],
 }
 REJECTED = [(name, answer, reason) for name, answers in WRONG.items() for answer, reason in answers]

@@ -157,15 +157,15 @@ def check_knee(function: Function | None) -> None:
 def check_queue_room(longest_queue: int | None, refused_per_s: float | None) -> None:
     """Exercise 7.5: how many may wait so that the last one is still in time, and how many must be refused."""
     mistakes = {
-        "the first token itself takes time, too": int(1.2 * 25),
-        "the one behind these would still be in time": 28,
-        "the rows are no part of the queue": 29 + 8,
+        "the first token itself takes time, too": int(1.25 * 25),
+        "the one behind these would still be in time": 29,
+        "the rows are no part of the queue": 30 + 8,
         "that is a time; multiply by what is completed in a second": 1,
     }
-    compare_number("longest_queue", longest_queue, 29, mistakes)
+    compare_number("longest_queue", longest_queue, 30, mistakes)
     mistakes = {
         "that many are completed, not refused": 25,
         "the queue is full, so it takes nobody in": 40,
-        "a full queue stays full: it does not swallow more each second": 40 - 25 - 29,
+        "a full queue stays full: it does not swallow more each second": 40 - 25 - 30,
     }
     compare_number("refused_per_s", refused_per_s, 15, mistakes)
