@@ -93,6 +93,7 @@ def check_share_in_time(function: Function | None) -> None:
         "exactly at the promise": ([brisk, good], 0.5, 0.5),
         "a promise that nobody keeps": ([good, single], 0.125, 0.25),
         "a pace that two tokens keep and five do not": ([brisk, (0.0, 0.25, 3.25, 5), refused, good], 0.5, 0.5),
+        "two tokens too far apart": ([(0.0, 0.25, 1.25, 2), good], 0.5, 0.5),
         "an answer that began late and kept its pace": ([(0.0, 0.5, 1.5, 5), (0.0, 0.5, 1.625, 5)], 0.5, 0.25),
     }
     mistakes = {
