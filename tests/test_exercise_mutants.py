@@ -152,6 +152,15 @@ UNNOTICED: dict[str, dict[str, list[str]]] = {
             "a[index].T @ b[index].T) for row, index in zip(x, adapter)]",
         ],
     },
+    "check_share_in_time": {
+        NEGATIVE: [
+            "if tokens <= 0:",
+        ],
+        "no promise is below 0, so a gap of less than that keeps every promise": [
+            "gap = (last - first) / (tokens - 1) if tokens > 1 else -0.5",
+            "gap = (last - first) / (tokens - 1) if tokens > 1 else -0.5",
+        ],
+    },
     "check_dora_weight": {
         "dimension 1 is the default": [
             "return magnitude[:, None] * nn.functional.normalize(turned)",
