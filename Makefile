@@ -39,10 +39,10 @@ help: ## show this list
 	@echo "Usage: make TARGET [PYTHON=python3.12] [LAB_OPTIONS=--no-browser]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 
-lessons: $(VENV)/.installed-run ## run all lessons; results and pages go to build/lessons/
+lessons: $(VENV)/.installed-serving ## run all lessons; results and pages go to build/lessons/
 	@$(RUN) tools/lessons.py run
 
-lab: $(VENV)/.installed-run ## open copies of the lessons, yours to write in, in Jupyter Lab
+lab: $(VENV)/.installed-serving ## open copies of the lessons, yours to write in, in Jupyter Lab
 	@$(RUN) tools/lab.py $(LAB_OPTIONS)
 
 serve: $(VENV)/.installed-serving ## serve the storyteller to any client of OpenAI's interface, on port 8000
@@ -51,7 +51,7 @@ serve: $(VENV)/.installed-serving ## serve the storyteller to any client of Open
 replicas: $(VENV)/.installed-replicas ## serve it by two replicas behind one address, on Ray Serve
 	@$(RUN) -m serving.replicas $(ARGS)
 
-execute: $(VENV)/.installed-run ## execute the committed notebooks again, in place
+execute: $(VENV)/.installed-serving ## execute the committed notebooks again, in place
 	@$(RUN) tools/lessons.py execute
 
 figures: $(VENV)/.installed-run ## draw the notes' drawings again

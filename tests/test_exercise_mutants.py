@@ -152,6 +152,15 @@ UNNOTICED: dict[str, dict[str, list[str]]] = {
             "a[index].T @ b[index].T) for row, index in zip(x, adapter)]",
         ],
     },
+    "check_share_in_time": {
+        NEGATIVE: [
+            "if tokens <= 0:",
+        ],
+        "no promise is below 0, so a gap of less than that keeps every promise": [
+            "gap = (last - first) / (tokens - 1) if tokens > 1 else -0.5",
+            "gap = (last - first) / (tokens - 1) if tokens > 1 else -0.5",
+        ],
+    },
     "check_dora_weight": {
         "dimension 1 is the default": [
             "return magnitude[:, None] * nn.functional.normalize(turned)",
@@ -411,6 +420,20 @@ SITUATIONS: dict[str, dict[str, Callable[..., bool]]] = {
         "a square layer": lambda adapters: len(adapters[0][1]) == adapters[0][0].shape[1],
         "more outputs than inputs": lambda adapters: len(adapters[0][1]) > adapters[0][0].shape[1],
         "more inputs than outputs": lambda adapters: len(adapters[0][1]) < adapters[0][0].shape[1],
+    },
+    "check_share_in_time": {
+        "nobody refused": lambda answers, *_: all(tokens for *_, tokens in answers),
+        "somebody refused": lambda answers, *_: any(not tokens for *_, tokens in answers) and len(answers) > 1,
+        "one request": lambda answers, *_: len(answers) == 1,
+        "a single token": lambda answers, *_: any(tokens == 1 for *_, tokens in answers),
+        "nobody in time": lambda answers, ttft, _: all(first - at > ttft for at, first, *_ in answers),
+    },
+    "check_knee": {
+        "kept everywhere": lambda rates, shares, wanted: min(shares) >= wanted and len(rates) > 1,
+        "kept nowhere": lambda rates, shares, wanted: max(shares) < wanted,
+        "a lucky run": lambda rates, shares, wanted: shares != sorted(shares, reverse=True),
+        "exactly at the promise": lambda rates, shares, wanted: wanted in shares,
+        "one rate": lambda rates, shares, wanted: len(rates) == 1,
     },
 }
 

@@ -154,7 +154,7 @@ def exercises_alone(number: int, folder: Path, *, answers: bool = False) -> Path
 
     With answers, the functions that the learner writes mistake a name.
     """
-    for name in ("code", "models"):
+    for name in ("code", "models", "serving"):
         (folder / name).symlink_to(lessons.ROOT / name)
     nb = lessons.read_notebook(lesson_path(number))
     nb.cells = [cell for cell in nb.cells if cell in exercise_texts(nb) or cell in exercise_cells(nb)]

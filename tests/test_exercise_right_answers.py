@@ -329,6 +329,31 @@ def stacked_by_adapter(adapters: list[tuple[torch.Tensor, torch.Tensor, float]])
     return loras_a.permute(0, 2, 1), loras_b
 
 
+def in_time_with_numpy(answers: list[tuple[float, float, float, int]], ttft_s: float, tpot_s: float) -> np.float64:
+    arrival, first, last, tokens = np.array(answers).T
+    gaps = (last - first) / np.maximum(tokens - 1, 1)
+    return np.mean((tokens > 0) & (first - arrival <= ttft_s) & (gaps <= tpot_s))
+
+
+def in_time_by_deadlines(answers: list[tuple[float, float, float, int]], ttft_s: float, tpot_s: float) -> Fraction:
+    """Nobody divides: the last token has a deadline as well."""
+    good = [
+        (arrival, first, last, tokens)
+        for arrival, first, last, tokens in answers
+        if tokens and first <= arrival + ttft_s and last <= first + (tokens - 1) * tpot_s
+    ]
+    return Fraction(len(good), len(answers))
+
+
+def knee_by_counting(rates: list[float], shares: list[float], wanted: float) -> float:
+    return [0.0, *rates][next((place for place, share in enumerate(shares) if share < wanted), len(rates))]
+
+
+def knee_with_takewhile(rates: list[float], shares: list[float], wanted: float) -> float:
+    kept = itertools.takewhile(lambda pair: pair[1] >= wanted, zip(rates, shares, strict=True))
+    return max((rate for rate, _ in kept), default=0)
+
+
 RIGHT: dict[str, list[Any]] = {
     "check_kv_cache": [(np.int64(131072), 27.0)],
     "check_positions_processed": [
@@ -376,6 +401,11 @@ RIGHT: dict[str, list[Any]] = {
     "check_adapter_loads": [loads_with_an_ordered_dict, loads_by_looking_back],
     "check_stacked_loras": [stacked_with_pad, stacked_by_adapter],
     "check_merge_or_batch": [(np.int64(78), Fraction(6128, 1800))],
+    "check_capacity": [(25, Fraction(15, 25))],
+    "check_closed_loop": [(np.float64(2), 20)],
+    "check_share_in_time": [in_time_with_numpy, in_time_by_deadlines],
+    "check_knee": [knee_by_counting, knee_with_takewhile],
+    "check_queue_room": [(np.int64(30), 15)],
 }
 ACCEPTED = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
 

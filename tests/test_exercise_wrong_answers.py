@@ -196,6 +196,26 @@ def clipped(
     return clips[errors.index(min(errors))], min(errors)
 
 
+def in_time(
+    answers: list[tuple[float, float, float, int]],
+    ttft_s: float,
+    tpot_s: float,
+    *,
+    tokens: int = 1,
+    gaps: int = 1,
+    since: int = 1,
+) -> float:
+    """The share of those with so many tokens or more that were in time, their pace since that time."""
+    kept = [
+        answer
+        for answer in answers
+        if answer[3] >= tokens
+        and answer[1] - answer[0] <= ttft_s
+        and (answer[3] <= 1 or (answer[2] - answer[since]) / (answer[3] - gaps) <= tpot_s)
+    ]
+    return len(kept) / len(answers)
+
+
 WRONG: dict[str, list[tuple[Any, str]]] = {
     "check_kv_cache": [
         ((524288, 27), "fewer heads"),
@@ -538,6 +558,70 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ((78, 1800 / 6128), "divided by the other"),
         ((78, 766 / 1800), "there are eight"),
         ((78, 8 * (62 + 20 * 36) / 1800), "merged step"),
+    ],
+    "check_capacity": [
+        ((3.125, 0.6), "that is one row"),
+        ((1600, 0.6), "tokens per second"),
+        ((0.32, 0.6), "the time of one answer"),
+        ((0.04, 0.6), "between two answers"),
+        ((26, 0.6), "too large"),
+        ((25, 5 / 3), "by the one that can be completed"),
+        ((25, 0.4), "that are free"),
+        ((25, 4.8), "divide it by eight"),
+    ],
+    "check_closed_loop": [
+        ((0.04, 20), "the askers share it"),
+        ((0.5, 20), "turn it round"),
+        ((1.68, 20), "all the time"),
+        ((2, 4), "at the same time"),
+        ((2, 1.25), "several in a second"),
+        ((2, 25), "cannot fill eight rows"),
+    ],
+    "check_share_in_time": [
+        (lambda answers, ttft, tpot: in_time(answers, ttft, tpot, tokens=0), "a refusal is no answer"),
+        (lambda answers, ttft, tpot: in_time(answers, math.inf, tpot), "the first token is to come in time"),
+        (lambda answers, ttft, tpot: in_time(answers, ttft, math.inf), "the pace is part of the promise"),
+        (lambda answers, ttft, tpot: in_time(answers, ttft, tpot, gaps=0), "four gaps"),
+        (lambda answers, ttft, tpot: in_time([a for a in answers if a[3]] or [(0, 9, 9, 1)], ttft, tpot), "who asked"),
+        (
+            lambda answers, ttft, tpot: in_time(answers, ttft, tpot, since=0),
+            "from the first token on",
+        ),
+        (changed("share_in_time", lambda share, *_: 1 - share), "was not in time"),
+        (changed("share_in_time", lambda share, answers, *_: share * len(answers)), "divide by the number"),
+    ],
+    "check_knee": [
+        (
+            lambda rates, shares, wanted: max(
+                (r for r, s in zip(rates, shares, strict=True) if s >= wanted), default=0
+            ),
+            "behind the first one that fails",
+        ),
+        (
+            lambda rates, shares, wanted: next(
+                (r for r, s in zip(rates, shares, strict=True) if s < wanted), rates[-1]
+            ),
+            "the first rate that fails",
+        ),
+        (
+            with_arguments("knee", lambda rates, shares, wanted: (rates, shares, wanted + 1e-9)),
+            "exactly the wanted one",
+        ),
+        (
+            changed("knee", lambda best, rates, shares, _: dict(zip(rates, shares, strict=True)).get(best, 0.0)),
+            "not its share",
+        ),
+        (lambda rates, shares, wanted: rates[0], "wrong for the example"),
+    ],
+    "check_queue_room": [
+        ((31, 15), "takes time, too"),
+        ((29, 15), "would still be in time"),
+        ((38, 15), "no part of the queue"),
+        ((1, 15), "completed in a second"),
+        ((30, 25), "completed, not refused"),
+        ((30, 40), "takes nobody in"),
+        ((30, -15), "does not swallow"),
+        ((30.5, 15), "whole number"),
     ],
 }
 REJECTED = [(name, answer, reason) for name, answers in WRONG.items() for answer, reason in answers]

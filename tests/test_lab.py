@@ -173,7 +173,7 @@ def test_bars_are_dropped_when_saving_and_widgets_with_their_state_stay() -> Non
 
 
 def test_make_lab_passes_its_options_on() -> None:
-    make = ["make", "--dry-run", "--old-file=.venv/.installed-run", "lab", "LAB_OPTIONS=--no-browser --port=8890"]
+    make = ["make", "--dry-run", "--old-file=.venv/.installed-serving", "lab", "LAB_OPTIONS=--no-browser --port=8890"]
     dry = subprocess.run(make, cwd=lessons.ROOT, capture_output=True, text=True, check=True).stdout
     assert ".venv/bin/python tools/lab.py --no-browser --port=8890" in dry.splitlines()
 

@@ -24,7 +24,7 @@ LESSONS = (
     "Lesson_4-Quantization",
     "Lesson_5-Low-Rank_Adaptation",
 )
-FURTHER = ("Lesson_6-Multi_LoRA",)
+FURTHER = ("Lesson_6-Multi_LoRA", "Lesson_7-A_Server")
 ALL = {name: lessons.NOTEBOOKS / f"{name}.ipynb" for name in LESSONS}
 ALL |= {name: lessons.NOTEBOOKS / "further" / f"{name}.ipynb" for name in FURTHER}
 TIMING = "timing"  # the tag of a code cell whose outputs depend on a clock
@@ -46,7 +46,7 @@ def quick(no_network: dict[str, str]) -> dict[str, str]:
 
 def doubled(path: Path, folder: Path) -> Path:
     """A notebook that holds the cells of `path` twice over, in a folder laid out like this project."""
-    for name in ("code", "models"):
+    for name in ("code", "models", "serving"):
         (folder / name).symlink_to(lessons.ROOT / name)
     nb = lessons.read_notebook(path)
     again = copy.deepcopy(nb.cells)

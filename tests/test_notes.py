@@ -58,8 +58,8 @@ def section(note: Path, title: str) -> str:
 
 
 def test_there_is_a_note_for_the_introduction_and_for_each_lesson():
-    assert [note.stem for note in LESSONS] == [f"Lesson_{number}" for number in range(7)]
-    assert [note.stem for note in FURTHER] == ["Lesson_6"]
+    assert [note.stem for note in LESSONS] == [f"Lesson_{number}" for number in range(8)]
+    assert [note.stem for note in FURTHER] == ["Lesson_6", "Lesson_7"]
 
 
 # --- Structure ---------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def stands_in(excerpt: str, source: str) -> bool:
 
 @each_lesson
 def test_excerpts_are_the_source(note):
-    sources = [text_of(path) for path in [*(ROOT / "code").glob("*.py"), *(ROOT / "code/engine").glob("*.py")]]
+    sources = [text_of(path) for folder in ("code", "code/engine", "serving") for path in (ROOT / folder).glob("*.py")]
     blocks = python_blocks(note)
     assert blocks
     for code in blocks:
@@ -256,7 +256,8 @@ def test_every_question_is_answered(note):
 
 @each_lesson
 def test_names_of_code_exist(note):
-    sources = "\n".join(text_of(path) for path in [*(ROOT / "code").glob("*.py"), *(ROOT / "code/engine").glob("*.py")])
+    folders = ("code", "code/engine", "serving")
+    sources = "\n".join(text_of(path) for folder in folders for path in (ROOT / folder).glob("*.py"))
     named = re.findall(r"`([A-Za-z_]\w{2,})", BLOCK.sub("", section(note, "How the code does it")))
     assert named
     for name in named:
@@ -296,7 +297,7 @@ def test_numbers_marked_as_measured_are_in_a_results_file():
 # --- Glossary ----------------------------------------------------------------------------------------
 
 GLOSSARY = {  # sections in order, and the lessons their terms come from
-    "Requests and their times": "012",
+    "Requests and their times": "0127",
     "Generating text": "012",
     "Batches": "0123",
     "The machine": "012",

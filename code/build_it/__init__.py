@@ -14,12 +14,14 @@ from .lesson_3 import check_scheduler
 from .lesson_4 import check_quantized_linear
 from .lesson_5 import check_lora_layer
 from .lesson_6 import check_grouped_layer
+from .lesson_7 import check_open_loop
 
 __all__ = [
     "check_batch_step",
     "check_cache",
     "check_grouped_layer",
     "check_lora_layer",
+    "check_open_loop",
     "check_quantized_linear",
     "check_scheduler",
     "own_server",

@@ -53,6 +53,13 @@ from .lesson_6 import (
     check_room_for_adapters,
     check_stacked_loras,
 )
+from .lesson_7 import (
+    check_capacity,
+    check_closed_loop,
+    check_knee,
+    check_queue_room,
+    check_share_in_time,
+)
 
 __all__ = [
     "Result",
@@ -63,7 +70,9 @@ __all__ = [
     "check_batch_latencies",
     "check_best_clip",
     "check_batch_sizes",
+    "check_capacity",
     "check_chunked_prefill",
+    "check_closed_loop",
     "check_crossover_batch",
     "check_decode_floor",
     "check_dora_weight",
@@ -71,6 +80,7 @@ __all__ = [
     "check_grouped_bytes",
     "check_grouped_int4",
     "check_keep_top_p",
+    "check_knee",
     "check_kv_cache",
     "check_mean_error",
     "check_merge_or_batch",
@@ -79,8 +89,10 @@ __all__ = [
     "check_padded_share",
     "check_padding_cells",
     "check_positions_processed",
+    "check_queue_room",
     "check_room_for_adapters",
     "check_scale_and_zero_point",
+    "check_share_in_time",
     "check_smallest_rank",
     "check_stacked_loras",
     "check_tempered",

@@ -26,6 +26,7 @@ import lesson_3
 import lesson_4
 import lesson_5
 import lesson_6
+import lesson_7
 from canvas import Sheet, set_style
 
 
@@ -267,6 +268,16 @@ DRAWINGS = [
         lesson_6.order_of_service,
         "Sixteen requests of four voices on eight rows with room for two adapters: strictly in order two rows are busy "
         "for 64 forwards, with overtaking eight rows for 16 forwards.",
+    ),
+    Drawing(
+        lesson_7.open_and_closed,
+        "Two ways to load a server: in a closed loop eight askers send the next request only when the last one is "
+        "answered, so at most eight are there; in an open loop requests come at their own times, and a queue grows.",
+    ),
+    Drawing(
+        lesson_7.two_clocks,
+        "A request's way: it leaves the client, lies in a socket, is read by the server, waits for a row, is computed, "
+        "and its first token travels back; the server's time to first token covers the middle of it, the client's all.",
     ),
 ]
 
