@@ -26,6 +26,7 @@ import lesson_3
 import lesson_4
 import lesson_5
 import lesson_6
+import lesson_8
 from canvas import Sheet, set_style
 
 
@@ -261,6 +262,16 @@ DRAWINGS = [
         lesson_6.order_of_service,
         "Sixteen requests of four voices on eight rows with room for two adapters: strictly in order two rows are busy "
         "for 64 forwards, with overtaking eight rows for 16 forwards.",
+    ),
+    Drawing(
+        lesson_8.pages,
+        "Three block tables, of three requests that ask about one book: their first entries name the same blocks of "
+        "the cache, and only the last blocks are each request's own.",
+    ),
+    Drawing(
+        lesson_8.draft,
+        "A text whose last two tokens, lost the, stand in it once before, where red, kite and a full stop followed: "
+        "one forward says red and kite too, and then a question mark, so three tokens are gained.",
     ),
 ]
 
