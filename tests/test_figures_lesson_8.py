@@ -20,6 +20,24 @@ def in_the_course_style() -> Iterator[None]:
     plt.close("all")
 
 
+def colors(ax) -> list[list[float]]:
+    return ax.collections[0].get_array().reshape(-1, 16).tolist()
+
+
+def test_every_block_has_the_colour_of_whoever_uses_it():
+    ax = lesson_8.cache_blocks({"Anna": [3, 0], "Ben": [3, 5]}, 20)
+    assert_readable(ax.figure)
+    first = [1, 0, 0, 4, 0, 2, *[0] * 10]
+    assert colors(ax)[0] == first
+    assert colors(ax)[1][:4] == [0, 0, 0, 0] and ax.get_yticklabels()[1].get_text() == "from 16"
+    assert ax.get_title(loc="left") == "3 of 20 blocks are in use, 1 of them by several requests"
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["Anna", "Ben", "several", "free"]
+    assert {text.get_text() for text in ax.texts} == {"A1", "B1"}
+    plain = lesson_8.cache_blocks({"Anna": [1]}, 100)
+    assert plain.get_title(loc="left") == "1 of 100 blocks are in use" and not plain.texts
+
+
 def test_the_title_of_the_budgets_compares_the_smallest_with_the_largest():
     ax = lesson_8.gap_and_wait([2048, 256, 64], [300.0, 60.0, 30.0], [300.0, 330.0, 450.0])
     assert_readable(ax.figure)

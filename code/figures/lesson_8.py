@@ -1,8 +1,8 @@
-"""What only Lesson 8 draws: what a budget of tokens costs whom, what each forward reads, and who waits."""
+"""What only Lesson 8 draws: whose blocks those of the cache are, what a budget costs, what forwards read, who waits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,51 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from .style import BLUE, ORANGE, PALE, PALETTE
+from .style import BLUE, ORANGE, PALE, PALETTE, PURPLE
+
+
+def _users(tables: Mapping[str, Sequence[int]]) -> dict[int, list[str]]:
+    """Who has each block in the table; blocks that nobody has are left out."""
+    users: dict[int, list[str]] = {}
+    for name, table in tables.items():
+        for block in table:
+            users.setdefault(block, []).append(name)
+    return users
+
+
+def cache_blocks(tables: Mapping[str, Sequence[int]], count: int) -> Axes:
+    """The blocks of a paged cache in the order of their numbers, coloured by the request in whose table they are.
+
+    Of up to 64 blocks, those of one request have its initial and their place in its table written on them.
+
+    Args:
+        tables: the block table of each request, by its name; three requests at most.
+        count: blocks of the cache.
+    """
+    columns = 16 if count <= 64 else 32
+    lines, users = -(-count // columns), _users(tables)
+    ax = plt.subplots(figsize=(9, 0.36 * lines + 1.5))[1]
+    grid = np.full(lines * columns, np.nan)
+    grid[:count] = 0
+    for block, names in users.items():
+        grid[block] = 4 if len(names) > 1 else 1 + list(tables).index(names[0])
+        if count <= 64 and len(names) == 1:
+            label = f"{names[0][0]}{list(tables[names[0]]).index(block)}"
+            spot = (block % columns + 0.5, block // columns + 0.5)
+            ax.text(*spot, label, ha="center", va="center", color="white")
+    colors, grid = ListedColormap([PALE, *PALETTE]), grid.reshape(lines, columns)
+    ax.pcolormesh(grid, cmap=colors, vmin=-0.5, vmax=4.5, edgecolors="white", linewidth=1)
+    ax.set_yticks(np.arange(lines) + 0.5, [f"from {line * columns}" for line in range(lines)])
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.set(xlabel="blocks of the cache, by number", ylabel="block", xticks=[])
+    shared = sum(len(names) > 1 for names in users.values())
+    words = f"{len(users)} of {count} blocks are in use"
+    ax.set_title(f"{words}, {shared} of them by several requests" if shared else words)
+    labels = dict(zip(tables, PALETTE, strict=False)) | ({"several": PURPLE} if shared else {}) | {"free": PALE}
+    handles = [Patch(color=color, label=label) for label, color in labels.items()]
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.25), ncols=len(handles))
+    return ax
 
 
 def gap_and_wait(step_tokens: Sequence[int], gaps_ms: Sequence[float], firsts_ms: Sequence[float]) -> Axes:
