@@ -134,20 +134,20 @@ WRONG = [
     (changed("reversed(blocks)", "blocks"), "the last is to be given away first"),
     (changed("place = len(self.unused) if block in self.keys.values() else 0", "place = len(self.unused)"), "without"),
     (changed("self.unused.remove(block)", "pass"), "released last"),
-    (changed("self.references[block] = 1", "self.references[block] += 0"), "forgets to count"),
+    (changed("self.references[block] = 1", "self.references[block] += 0"), "references is"),
     (
         changed("if self.references[block] == 0:\n                place", "if True:\n                place"),
-        "operations",
+        "used by nobody",
     ),
     (changed("if other != block}", "if True}"), "given away first"),
-    (changed("if key not in self.keys and block not in self.keys.values():", "if True:"), "random operations"),
+    (changed("if key not in self.keys and block not in self.keys.values():", "if True:"), "the key has another block"),
     (changed("self.references[block] += 1", "self.references[block] = 1"), "references does not say"),
     (
         changed("                place = len", "                self.keys = {}\n                place = len"),
         "not found",
     ),
-    (changed("return block", "return self.count"), "there are the blocks 0 to"),
-    (changed("return found", "return foud"), "in line 37"),
+    (changed("return block", "return self.count"), "one after the other"),
+    (changed("return found", "return foud"), "in line 32"),
 ]
 
 

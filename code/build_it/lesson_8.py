@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Sequence
-from random import Random
 from typing import Any
 
 from engine import Engine, Sampling
-from engine.blocks import Blocks, block_key
+from engine.blocks import block_key
 from engine.request import Request
-from exercises.checking import NotAttempted, Wrong, exercise, is_blank, running, short
+from exercises.checking import Wrong, exercise, running, short
 from models import load_model
 
+from .block_trial import NOBODY, Trial, value_of
 from .workload import OPENINGS
-
-NOBODY = bytes(32)  # the key before the first block's
-ROUNDS = 60  # requests that come and go in each trial
 
 
 @exercise("numbers in lists are all that it takes to share a beginning, and no block is given away while it is used")
@@ -29,17 +25,8 @@ def check_block_allocator(blocks_class: Any) -> str:
     _check_states(blocks_class)
     for seed, (count, block_tokens) in enumerate(((1, 1), (4, 2), (7, 3), (12, 2), (30, 4))):
         with running(blocks_class, f"random operations on {count} blocks"):
-            _Trial(blocks_class, count, block_tokens, seed).run()
+            Trial(blocks_class, count, block_tokens, seed).run()
     return _check_in_the_engine(blocks_class)
-
-
-def _value(blocks: Any, name: str, *arguments: Any) -> Any:
-    """What a method returns, or a property is; nothing means that it has not been written yet."""
-    value = getattr(blocks, name)
-    value = value(*arguments) if callable(value) else value
-    if is_blank(value):
-        raise NotAttempted(f"{name} returns nothing")
-    return value
 
 
 def _check_new(blocks_class: type) -> None:
@@ -48,10 +35,10 @@ def _check_new(blocks_class: type) -> None:
         case = f"a new cache of {count} blocks of {block_tokens} tokens"
         with running(blocks_class, case):
             blocks = blocks_class(count, block_tokens)
-            available = _value(blocks, "available")
+            available = value_of(blocks, "available")
             attributes = [blocks.count, blocks.block_tokens, list(blocks.references)]
-            needed = [_value(blocks, "needed", tokens) for tokens in range(2 * block_tokens + 2)]
-            found = _value(blocks, "find", [block_key(NOBODY, [1])])
+            needed = [value_of(blocks, "needed", tokens) for tokens in range(2 * block_tokens + 2)]
+            found = value_of(blocks, "find", [block_key(NOBODY, [1])])
         if available != count:
             raise Wrong(f"wrong for {case}: available is {short(available)}, but nobody uses any")
         if attributes != [count, block_tokens, [0] * count]:
@@ -67,7 +54,10 @@ def _check_new(blocks_class: type) -> None:
 
 def _filled(blocks: Any, keys: Sequence[bytes | None]) -> list[int]:
     """As many blocks as there are keys, taken and registered; `None` stands for a block that is not full."""
-    taken = [_value(blocks, "take") for _ in keys]
+    taken = [value_of(blocks, "take") for _ in keys]
+    if sorted(taken) != list(range(len(keys))) or list(blocks.references) != [1] * len(keys):
+        given = f"take gives {short(taken)}, one after the other, and references is {short(blocks.references)}"
+        raise Wrong(f"wrong for three blocks: {given}")
     for block, key in zip(taken, keys, strict=True):
         if key is not None:
             blocks.register(block, key)
@@ -80,7 +70,7 @@ def _check_states(blocks_class: type) -> None:
         with running(blocks_class, "three blocks"):
             blocks = blocks_class(len(keys), 4)
             act(blocks, _filled(blocks, keys))
-            lengths = [len(_value(blocks, "find", list(wanted))) for wanted, _ in known]
+            lengths = [len(value_of(blocks, "find", list(wanted))) for wanted, _ in known]
         if lengths != [length for _, length in known]:
             raise Wrong(f"wrong for three blocks: {complaint}")
 
@@ -135,82 +125,6 @@ SCENES: list[tuple[str, list[bytes | None], Callable[[Any, list[int]], None], Kn
     ),
     ("a block without a key is to be given away before one that can be found", [A, B, None], _take_one, [((A, B), 2)]),
 ]
-
-
-# --- Random operations ---------------------------------------------------------------------------------
-
-
-class _Trial:
-    """The learner's blocks and ours, which requests use in the same way; block numbers may differ."""
-
-    def __init__(self, blocks_class: type, count: int, block_tokens: int, seed: int) -> None:
-        self.theirs, self.ours = blocks_class(count, block_tokens), Blocks(count, block_tokens)
-        self.random, self.size = Random(seed), block_tokens
-        self.tables: list[tuple[list[int], list[int]]] = []  # of the running requests, theirs and ours
-        self.content: dict[int, bytes] = {}  # the key with which one of their blocks can be found
-
-    def run(self) -> None:
-        """Let requests come and go."""
-        for _ in range(ROUNDS):
-            self._begin([self.random.randrange(2) for _ in range(self.random.randrange(1, 6 * self.size))])
-            self._check()
-            while self.tables and self.random.random() < 0.5:
-                theirs, ours = self.tables.pop(self.random.randrange(len(self.tables)))
-                self.theirs.release(theirs)
-                self.ours.release(ours)
-                self._check()
-
-    def _begin(self, ids: list[int]) -> None:
-        """A request with this prompt: find, share, take, and register what is full. Without room, it goes away."""
-        keys, full = [NOBODY], len(ids) // self.size
-        for index in range(full):
-            keys.append(block_key(keys[-1], ids[index * self.size : (index + 1) * self.size]))
-        found, right = self._find(keys[1:]), self.ours.find(keys[1:])
-        revived = sum(not self.ours.references[block] for block in right)
-        missing = self.ours.needed(len(ids)) - len(right)
-        if missing > self.ours.available - revived:
-            return
-        self.theirs.share(found)
-        self.ours.share(right)
-        theirs, ours = found + [self._take(found) for _ in range(missing)], right
-        ours = ours + [self.ours.take() for _ in range(missing)]
-        self.tables.append((theirs, ours))
-        for place in range(len(right), full):
-            key = keys[place + 1]
-            self.theirs.register(theirs[place], key)
-            self.ours.register(ours[place], key)
-            if self.ours.by_key.get(key) == ours[place]:
-                self.content[theirs[place]] = key
-
-    def _find(self, keys: list[bytes]) -> list[int]:
-        """What their `find` gives, if it is right."""
-        found, right = list(_value(self.theirs, "find", keys)), self.ours.find(keys)
-        if len(found) != len(right):
-            raise Wrong(f"find gives {len(found)} blocks, where {len(right)} keys in a row are known")
-        if [self.content.get(block) for block in found] != keys[: len(found)]:
-            raise Wrong(
-                "find gives a block that holds something else: it was taken since, or the key has another block"
-            )
-        return found
-
-    def _take(self, found: list[int]) -> int:
-        """What their `take` gives, if nobody uses it."""
-        block = _value(self.theirs, "take")
-        used = {number for table, _ in self.tables for number in table} | set(found)
-        if block not in range(self.theirs.count):
-            raise Wrong(f"take gives {short(block)}; there are the blocks 0 to {self.theirs.count - 1}")
-        if block in used or self.theirs.references[block] != 1:
-            raise Wrong(f"take gives block {block}, which somebody uses, or forgets to count the new reference")
-        self.content.pop(block, None)
-        return block
-
-    def _check(self) -> None:
-        """Complain unless every block is accounted for."""
-        held = Counter(block for table, _ in self.tables for block in table)
-        if list(self.theirs.references) != [held[block] for block in range(self.theirs.count)]:
-            raise Wrong("references does not say how many requests use each block")
-        if (available := _value(self.theirs, "available")) != self.ours.available:
-            raise Wrong(f"available is {short(available)}, but {self.ours.available} blocks are used by nobody")
 
 
 # --- In the engine -------------------------------------------------------------------------------------
