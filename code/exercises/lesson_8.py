@@ -98,11 +98,12 @@ def check_found_tokens(function: Function | None) -> None:
     """Exercise 8.3: how many tokens of a prompt are found in the cache."""
     cases = {
         "the example": ([1, 2, 3, 4, 5], [[1, 2, 3, 9], [7]], 2),
-        "nothing in the cache": ([1, 2, 3], [], 2),
+        "nothing in the cache": ([1, 2, 3], [], 1),
         "nothing in common": ([1, 2, 3], [[4, 2, 3], [5]], 1),
         "the same prompt again": ([1, 2, 3, 4], [[1, 2, 3, 4]], 2),
         "a prompt of one token": ([1], [[1, 2, 3]], 1),
         "a longer earlier prompt": ([1, 2, 3, 4, 5], [[1, 2, 3, 4, 5, 6, 7]], 4),
+        "an earlier prompt that goes on": ([1, 2, 3, 4, 5], [[1, 2, 3]], 1),
         "the best of several": ([1, 2, 3, 4, 5, 6, 7], [[1, 2, 9], [1, 2, 3, 4, 5, 9], [1, 9]], 2),
         "blocks of three tokens": ([1, 2, 3, 4, 5, 6, 7, 8, 9], [[1, 2, 3, 4, 5, 6, 7, 9]], 3),
         "an equal block behind a different one": ([1, 2, 3, 4, 5], [[9, 2, 3, 4, 5]], 2),
@@ -127,7 +128,7 @@ def check_found_tokens(function: Function | None) -> None:
 def _rows_that_fit(count: int, block_tokens: int, shared: int, own: int) -> int:
     common = shared // block_tokens
     each = (shared + own + block_tokens - 1) // block_tokens - common
-    return (count - common) // each if count > common else 0
+    return max(0, count - common) // each
 
 
 def _rows_by_tokens(count: int, block_tokens: int, shared: int, own: int) -> int:
