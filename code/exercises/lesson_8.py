@@ -104,6 +104,7 @@ def check_found_tokens(function: Function | None) -> None:
         "a prompt of one token": ([1], [[1, 2, 3]], 1),
         "a longer earlier prompt": ([1, 2, 3, 4, 5], [[1, 2, 3, 4, 5, 6, 7]], 4),
         "an earlier prompt that goes on": ([1, 2, 3, 4, 5], [[1, 2, 3]], 1),
+        "a difference in the middle": ([1, 5, 6, 7], [[1, 2, 6, 7]], 1),
         "the best of several": ([1, 2, 3, 4, 5, 6, 7], [[1, 2, 9], [1, 2, 3, 4, 5, 9], [1, 9]], 2),
         "blocks of three tokens": ([1, 2, 3, 4, 5, 6, 7, 8, 9], [[1, 2, 3, 4, 5, 6, 7, 9]], 3),
         "an equal block behind a different one": ([1, 2, 3, 4, 5], [[9, 2, 3, 4, 5]], 2),
