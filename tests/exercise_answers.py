@@ -19,7 +19,7 @@ import lessons
 from exercises import Result
 
 SOLUTIONS = lessons.NOTEBOOKS / "solutions"
-NUMBERS = [1, 2, 3, 4, 5, 6, 7]
+NUMBERS = [1, 2, 3, 4, 5, 6, 7, 8]
 CHECKS: dict[str, Callable[..., Result]] = {
     name: check for name, check in vars(exercises).items() if name.startswith("check_")
 }

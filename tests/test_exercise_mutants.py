@@ -435,6 +435,34 @@ SITUATIONS: dict[str, dict[str, Callable[..., bool]]] = {
         "exactly at the promise": lambda rates, shares, wanted: wanted in shares,
         "one rate": lambda rates, shares, wanted: len(rates) == 1,
     },
+    "check_places_of": {
+        "no tokens": lambda table, size, start, count: not count,
+        "from the first token on": lambda table, size, start, count: not start and count,
+        "one token": lambda table, size, start, count: count == 1,
+        "from the last place of a block on": lambda table, size, start, count: start % size == size - 1 > 0,
+        "a block that comes before the one before it": lambda table, size, start, count: table != sorted(table),
+        "blocks of one token": lambda table, size, start, count: size == 1,
+        "more than two blocks": lambda table, size, start, count: count > 2 * size,
+    },
+    "check_found_tokens": {
+        "nothing in the cache": lambda prompt, earlier, size: not earlier,
+        "the same prompt": lambda prompt, earlier, size: prompt in earlier,
+        "a longer earlier prompt": lambda prompt, earlier, size: (
+            earlier and len(earlier[0]) > len(prompt) > 1 and earlier[0][: len(prompt)] == prompt
+        ),
+        "one token": lambda prompt, earlier, size: len(prompt) == 1,
+        "another first token": lambda prompt, earlier, size: all(other[0] != prompt[0] for other in earlier[:1]),
+        "several earlier prompts": lambda prompt, earlier, size: len(earlier) > 2,
+        "blocks larger than what is common": lambda prompt, earlier, size: size == 4 and len(prompt) == 6,
+    },
+    "check_rows_that_fit": {
+        "nothing shared": lambda count, size, shared, own: not shared,
+        "less shared than a block": lambda count, size, shared, own: 0 < shared < size,
+        "whole blocks shared": lambda count, size, shared, own: shared and shared % size == 0,
+        "no room for anybody": lambda count, size, shared, own: shared >= count * size,
+        "a shared part larger than the cache": lambda count, size, shared, own: shared > count * size,
+        "blocks of one token": lambda count, size, shared, own: size == 1,
+    },
 }
 
 

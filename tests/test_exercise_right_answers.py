@@ -354,6 +354,53 @@ def knee_with_takewhile(rates: list[float], shares: list[float], wanted: float) 
     return max((rate for rate, _ in kept), default=0)
 
 
+def all_places(table: list[int], size: int) -> list[int]:
+    return [place for block in table for place in range(block * size, block * size + size)]
+
+
+def places_by_walking(table: list[int], block_tokens: int, start: int, count: int) -> tuple[int, ...]:
+    places = []
+    page, inside = start // block_tokens, start % block_tokens
+    while len(places) < count:
+        places.append(block_tokens * table[page] + inside)
+        inside += 1
+        if inside == block_tokens:
+            page, inside = page + 1, 0
+    return tuple(places)
+
+
+def found_by_blocks(prompt: list[int], earlier: list[list[int]], block_tokens: int) -> int:
+    """Block after block, as long as some earlier prompt begins with all of them."""
+    found = 0
+    while found + block_tokens < len(prompt):
+        beginning = prompt[: found + block_tokens]
+        if beginning not in [other[: len(beginning)] for other in earlier]:
+            break
+        found += block_tokens
+    return found
+
+
+def found_by_slices(prompt: list[int], earlier: list[list[int]], block_tokens: int) -> int:
+    sizes = range(0, len(prompt), block_tokens)
+    return max([size for size in sizes for other in earlier if other[:size] == prompt[:size]], default=0)
+
+
+def rows_by_trying(count: int, block_tokens: int, shared: int, own: int) -> int:
+    common, rows = shared // block_tokens, 0
+    each = math.ceil((shared % block_tokens + own) / block_tokens)
+    while common + (rows + 1) * each <= count:
+        rows += 1
+    return rows
+
+
+def rows_one_by_one(count: int, block_tokens: int, shared: int, own: int) -> int:
+    def blocks(rows: int) -> int:
+        pages = range(math.ceil((shared + own) / block_tokens))
+        return len({(-1 if (b + 1) * block_tokens <= shared else row, b) for row in range(rows) for b in pages})
+
+    return max(rows for rows in range(count + 1) if blocks(rows) <= count)
+
+
 RIGHT: dict[str, list[Any]] = {
     "check_kv_cache": [(np.int64(131072), 27.0)],
     "check_positions_processed": [
@@ -406,6 +453,11 @@ RIGHT: dict[str, list[Any]] = {
     "check_share_in_time": [in_time_with_numpy, in_time_by_deadlines],
     "check_knee": [knee_by_counting, knee_with_takewhile],
     "check_queue_room": [(np.int64(30), 15)],
+    "check_flat_tokens": [(np.int64(256), Fraction(217, 225))],
+    "check_places_of": [places_by_walking, lambda table, size, start, count: all_places(table, size)[start:][:count]],
+    "check_found_tokens": [found_by_blocks, found_by_slices],
+    "check_rows_that_fit": [rows_by_trying, rows_one_by_one],
+    "check_draft_gain": [(np.float64(3.3616), Fraction(33616, 14000))],
 }
 ACCEPTED = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
 

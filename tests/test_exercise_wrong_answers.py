@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -622,6 +623,78 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ((30, 40), "takes nobody in"),
         ((30, -15), "does not swallow"),
         ((30.5, 15), "whole number"),
+    ],
+    "check_flat_tokens": [
+        ((7200, 217 / 225), "the padded matrix"),
+        ((225, 217 / 225), "read a token each"),
+        ((257, 217 / 225), "its chunk only"),
+        ((256, 8 / 225), "the share that is used"),
+        ((256, 1 - 256 / 6975), "32 rows"),
+        ((256, 100 * 217 / 225), "between 0 and 1"),
+        ((256, (7200 - 256) / 256), "with all cells"),
+    ],
+    "check_places_of": [
+        (
+            lambda table, size, start, count: [
+                table[start // size] * size + start % size + step for step in range(count)
+            ],
+            "need not be the next one",
+        ),
+        (with_arguments("places_of", lambda table, size, start, count: (table, size, 0, count)), "from `start` on"),
+        (
+            changed("places_of", lambda places, table, size, *_: [place // size for place in places]),
+            "not the places",
+        ),
+        (
+            changed("places_of", lambda places, table, size, *_: [place % size for place in places]),
+            "inside the blocks",
+        ),
+        (changed("places_of", lambda places, *_: places[:-1]), "length"),
+    ],
+    "check_found_tokens": [
+        (
+            lambda prompt, earlier, size: (
+                max([len(commonprefix([prompt, other])) for other in earlier], default=0) // size * size
+            ),
+            "always read",
+        ),
+        (
+            lambda prompt, earlier, size: min(
+                len(prompt) - 1, max([len(commonprefix([prompt, other])) for other in earlier], default=0)
+            ),
+            "whole blocks only",
+        ),
+        (with_arguments("found_tokens", lambda prompt, earlier, size: (prompt, earlier[:1], size)), "at the first"),
+        (with_arguments("found_tokens", lambda prompt, earlier, size: (prompt, earlier[-1:], size)), "at the last"),
+        (changed("found_tokens", lambda found, prompt, earlier, size: found // size), "give tokens"),
+        (changed("found_tokens", lambda found, prompt, *_: len(prompt) - found), "has to be read"),
+    ],
+    "check_rows_that_fit": [
+        (lambda count, size, shared, own: count // math.ceil((shared + own) / size), "is stored once"),
+        (lambda count, size, shared, own: max(0, count * size - shared) // own, "as a whole"),
+        (
+            lambda count, size, shared, own: max(0, count - math.ceil(shared / size)) // math.ceil(own / size),
+            "is not full cannot be shared",
+        ),
+        (
+            lambda count, size, shared, own: max(0, count - shared // size) // math.ceil(own / size),
+            "behind the last full common block",
+        ),
+        (
+            lambda count, size, shared, own: count // (math.ceil((shared + own) / size) - shared // size),
+            "needs room, once",
+        ),
+    ],
+    "check_draft_gain": [
+        ((2.3616, 2.4011), "a token of its own"),
+        ((4.2, 2.4011), "all before it"),
+        ((2.952, 2.4011), "one token more"),
+        ((5, 2.4011), "not all are right"),
+        ((0.4096, 2.4011), "the whole draft"),
+        ((3.3616, 3.3616), "takes longer"),
+        ((3.3616, 1.4 / 3.3616), "inverse"),
+        ((3.3616, 3.3616 * 1.4), "divide by"),
+        ((3.3616, 3.3616 / 5.6), "need not be multiplied"),
     ],
 }
 REJECTED = [(name, answer, reason) for name, answers in WRONG.items() for answer, reason in answers]

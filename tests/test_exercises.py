@@ -50,7 +50,7 @@ def test_check_takes_the_solution(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_check_says_what_it_is_for(name: str) -> None:
-    assert re.match(r"Exercise [1-7]\.[1-5]: ", CHECKS[name].__doc__)
+    assert re.match(r"Exercise [1-8]\.[1-5]: ", CHECKS[name].__doc__)
 
 
 # ---------------------------------------------------------------------------------------------------

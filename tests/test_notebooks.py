@@ -24,7 +24,7 @@ LESSONS = (
     "Lesson_4-Quantization",
     "Lesson_5-Low-Rank_Adaptation",
 )
-FURTHER = ("Lesson_6-Multi_LoRA", "Lesson_7-A_Server")
+FURTHER = ("Lesson_6-Multi_LoRA", "Lesson_7-A_Server", "Lesson_8-Inside_an_Engine")
 ALL = {name: lessons.NOTEBOOKS / f"{name}.ipynb" for name in LESSONS}
 ALL |= {name: lessons.NOTEBOOKS / "further" / f"{name}.ipynb" for name in FURTHER}
 TIMING = "timing"  # the tag of a code cell whose outputs depend on a clock

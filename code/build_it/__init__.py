@@ -15,9 +15,11 @@ from .lesson_4 import check_quantized_linear
 from .lesson_5 import check_lora_layer
 from .lesson_6 import check_grouped_layer
 from .lesson_7 import check_open_loop
+from .lesson_8 import check_block_allocator
 
 __all__ = [
     "check_batch_step",
+    "check_block_allocator",
     "check_cache",
     "check_grouped_layer",
     "check_lora_layer",

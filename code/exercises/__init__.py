@@ -60,6 +60,13 @@ from .lesson_7 import (
     check_queue_room,
     check_share_in_time,
 )
+from .lesson_8 import (
+    check_draft_gain,
+    check_flat_tokens,
+    check_found_tokens,
+    check_places_of,
+    check_rows_that_fit,
+)
 
 __all__ = [
     "Result",
@@ -76,7 +83,10 @@ __all__ = [
     "check_crossover_batch",
     "check_decode_floor",
     "check_dora_weight",
+    "check_draft_gain",
+    "check_flat_tokens",
     "check_forward_counts",
+    "check_found_tokens",
     "check_grouped_bytes",
     "check_grouped_int4",
     "check_keep_top_p",
@@ -88,9 +98,11 @@ __all__ = [
     "check_one_row",
     "check_padded_share",
     "check_padding_cells",
+    "check_places_of",
     "check_positions_processed",
     "check_queue_room",
     "check_room_for_adapters",
+    "check_rows_that_fit",
     "check_scale_and_zero_point",
     "check_share_in_time",
     "check_smallest_rank",

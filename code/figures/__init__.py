@@ -5,7 +5,7 @@ charts      what several lessons draw
 lesson_1 ...  what only this lesson draws: figures.lesson_1.NAME(...)
 """
 
-from . import lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_6, lesson_7
+from . import lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_6, lesson_7, lesson_8
 from .charts import (
     per_step_curves,
     predicted_and_measured,
@@ -33,6 +33,7 @@ __all__ = [
     "lesson_5",
     "lesson_6",
     "lesson_7",
+    "lesson_8",
     "per_step_curves",
     "predicted_and_measured",
     "running_median",

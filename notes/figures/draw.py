@@ -27,6 +27,7 @@ import lesson_4
 import lesson_5
 import lesson_6
 import lesson_7
+import lesson_8
 from canvas import Sheet, set_style
 
 
@@ -278,6 +279,16 @@ DRAWINGS = [
         lesson_7.two_clocks,
         "A request's way: it leaves the client, lies in a socket, is read by the server, waits for a row, is computed, "
         "and its first token travels back; the server's time to first token covers the middle of it, the client's all.",
+    ),
+    Drawing(
+        lesson_8.pages,
+        "Three block tables, of three requests that ask about one book: their first entries name the same blocks of "
+        "the cache, and only the last blocks are each request's own.",
+    ),
+    Drawing(
+        lesson_8.draft,
+        "A text whose last two tokens, lost the, stand in it once before, where red, kite and a full stop followed: "
+        "one forward says red and kite too, and then a question mark, so three tokens are gained.",
     ),
 ]
 
