@@ -58,6 +58,7 @@ html_theme_options = {
 html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_css_files = ["book.css"]
+html_js_files = ["book.js"]
 html_favicon = "_static/icon.svg"
 html_additional_pages = {"index": "first_page.html"}  # the book's first page has another address
 html_copy_source = False
