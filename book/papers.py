@@ -44,13 +44,11 @@ def as_markdown(papers: Mapping[Paper, list[str]], folder: str) -> str:
 
 
 def add_papers(app: Sphinx, document: str, content: list[str]) -> None:
-    """Put the list at the end of its page, and have the page made again whenever a note changes."""
+    """Put the list at the end of its page."""
     if document != PAGE:
         return
     folder = Path(app.srcdir) / "notes"
     paths = sorted(folder.rglob("*.md"))
-    for path in paths:
-        app.env.note_dependency(str(path))
     notes = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in paths}
     content[0] += "\n" + as_markdown(papers_in(notes), "../notes") + "\n"
 

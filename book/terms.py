@@ -62,9 +62,7 @@ class GlossaryTerms(SphinxTransform):
         if self.env.docname == GLOSSARY:
             self.add_anchors()
         elif self.env.docname.startswith(("notes/", "notebooks/")):
-            glossary = Path(self.env.doc2path(GLOSSARY))
-            self.env.note_dependency(str(glossary))
-            self.add_links(glossary.read_text(encoding="utf-8"))
+            self.add_links(Path(self.env.doc2path(GLOSSARY)).read_text(encoding="utf-8"))
 
     def add_anchors(self) -> None:
         """Make the first bold text of every row of a table a target."""

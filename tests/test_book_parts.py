@@ -30,6 +30,22 @@ def test_what_is_drawn_in_a_docstring_is_kept_and_lists_of_arguments_are_not_tou
     assert docstrings.with_literal_blocks([]) == []
 
 
+def test_colon_in_what_is_returned_ends_no_type() -> None:
+    lines = ["Returns:", "    The cache: it has grown.", "    Twice: yes.", "", "Raises:", "    ValueError: no."]
+    assert docstrings.without_types(lines) == [lines[0], "    : The cache: it has grown.", *lines[2:]]
+
+
+def test_name_means_what_its_module_means_by_it() -> None:
+    from engine.request import Request as EngineRequest
+    from engine.scheduler import Scheduler  # noqa: F401 (its module is asked)
+    from helpers import Request
+
+    assert docstrings.thing_named("Request", "engine.scheduler") is EngineRequest
+    assert docstrings.thing_named("Request", "helpers") is Request
+    assert docstrings.thing_named("Request", "checks") is Request  # which imports it for type checkers only
+    assert docstrings.thing_named("MISSING", "engine.scheduler") is None
+
+
 @pytest.mark.parametrize(
     ("path", "module"),
     [

@@ -14,13 +14,14 @@ OUT = ROOT / "build" / "book"
 def build(project: Path, out: Path) -> int:
     """Build the book of the project in the folder `project`, any warning is an error; returns Sphinx's exit status.
 
-    What Sphinx keeps for the next build lies beside `out`, in a folder of the same name with "-kept" at its end.
+    All texts are read every time: what Sphinx keeps of them, beside `out`, knows nothing of changes in book/*.py, and
+    a warning about a text that has not changed would come only once.
     """
     from sphinx.cmd.build import build_main
 
     kept = out.with_name(f"{out.name}-kept")
     how = ["--builder=html", f"--conf-dir={project / 'book'}", f"--doctree-dir={kept}", "--jobs=auto"]
-    strict = ["--fail-on-warning", "--quiet"]
+    strict = ["--fresh-env", "--fail-on-warning", "--quiet"]
     return build_main([*how, *strict, str(project), str(out)])
 
 
