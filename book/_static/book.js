@@ -8,3 +8,10 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   for (const box of document.querySelectorAll(".bd-article p:has(> img), .bd-article div.math")) watch.observe(box);
 });
+
+// The arrows that unfold a chapter in the sidebar have a name for those who do not see them.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const arrow of document.querySelectorAll(".bd-links summary")) {
+    arrow.setAttribute("aria-label", `Pages of ${arrow.closest("li").querySelector("a").textContent.trim()}`);
+  }
+});
