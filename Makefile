@@ -31,8 +31,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A tokenizer that has used threads warns when its process forks; the lessons' texts need no threads.
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help lessons lab serve replicas execute figures bench engine peers load check test museum soak soak-server canary lint \
-        clean new-environment
+.PHONY: help lessons lab book serve replicas execute figures bench engine peers load check test museum soak soak-server canary \
+        lint clean new-environment
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -44,6 +44,9 @@ lessons: $(VENV)/.installed-serving ## run all lessons; results and pages go to 
 
 lab: $(VENV)/.installed-serving ## open copies of the lessons, yours to write in, in Jupyter Lab
 	@$(RUN) tools/lab.py $(LAB_OPTIONS)
+
+book: $(VENV)/.installed-book ## the notes, the lessons and the code's docstrings as one book, in build/book/
+	@$(RUN) tools/build_book.py
 
 serve: $(VENV)/.installed-serving ## serve the storyteller to any client of OpenAI's interface, on port 8000
 	@$(RUN) -m serving $(ARGS)
@@ -118,7 +121,12 @@ $(VENV)/.installed-replicas: serving/requirements-replicas.txt $(VENV)/.installe
 	@$(RUN) -m pip install --quiet --requirement serving/requirements-replicas.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt serving/requirements-tests.txt $(VENV)/.installed-serving
+$(VENV)/.installed-book: book/requirements.txt $(VENV)/.installed-run
+	@echo "Installing what the book adds into $(VENV) (under a minute) ..."
+	@$(RUN) -m pip install --quiet --requirement book/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt serving/requirements-tests.txt $(VENV)/.installed-serving $(VENV)/.installed-book
 	@echo "Installing what the tests add into $(VENV) (under a minute) ..."
 	@$(RUN) -m pip install --quiet --requirement requirements-dev.txt --requirement serving/requirements-tests.txt
 	@touch $@
