@@ -85,8 +85,8 @@ def generators_table(result: dict[str, Any]) -> str:
     caption = (
         f"Three projects' load generators take turns at this server: {load['requests']} requests for the storyteller, "
         f"{load['at_a_time']} at a time, {load['prompt_tokens']} tokens in and {load['max_tokens']} out. Each of them "
-        "got every answer. Where their numbers differ, a guess is that a generator computes on the same two cores as the "
-        "server, and some compute more than others."
+        f"got every answer. The server computes with {result['threads']} thread here, which leaves a core to the "
+        "generator."
     )
     rows = [
         [
