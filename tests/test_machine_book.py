@@ -154,11 +154,11 @@ def test_first_page_shows_both_runs_and_says_why_they_may_differ(made: tuple[Pat
     page.wait_for_url("**/book/machine.html")
     assert page.locator("h1").first.inner_text().startswith("Your machine")
     text = page.locator("article").first.inner_text().replace("’", "'").replace("‘", "'")
-    assert "make lessons ran Lesson 1, Lesson 2 on this machine" in text
-    assert "Lesson 2 failed: code cell 3 (`raise ValueError('a *wrong* shape')`): ValueError: a *wrong* shape." in text
-    assert "Here: 8.0 ms a step with int8, at 34 rows" in text
+    assert "make lessons ran Lesson 1 and Lesson 2 on this machine" in text
+    assert "Lesson 2 failed in code cell 3, raise ValueError('a *wrong* shape'): ValueError: a *wrong* shape." in text
+    assert "s, the notebook): 8.0 ms a step with int8, at 34 rows" in text
     assert "8 in the headline (committed: 2) and 1 of 1 measured numbers on the scoreboard differ" in text
-    assert "PyTorch used 1 threads here and 2 there" in text
+    assert "PyTorch used 1 thread here and 2 there" in text
     assert "processor is Other (AVX2) here and was AMD EPYC there" in text
     assert "a <b>step</b>, 1 | 2" in text
     for width in (1280, 400):

@@ -193,7 +193,10 @@ def test_failing_cell_is_named_and_later_lessons_run(folder: Path, capsys: pytes
     assert expected in captured.err
     assert "FAILED in code cell 3" in captured.out
     assert "2.0 times" in captured.out
-    assert "**Lesson 1 failed:** code cell 3 (" in (folder.parent / "out" / "machine.md").read_text()
+    assert (
+        "**Lesson 1 failed** in code cell 3, `` # a comment ``: ValueError: two."
+        in (folder.parent / "out" / "machine.md").read_text()
+    )
     partial = lessons.read_notebook(folder.parent / "out" / "Lesson_1-Broken.ipynb")
     assert [cell.execution_count for cell in lessons.code_cells(partial)] == [1, 2, 3, None]
 

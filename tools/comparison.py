@@ -137,7 +137,7 @@ def causes_of_other_results(lesson: Lesson, machine: Machine) -> Iterator[str]:
 def causes_of_other_times(lesson: Lesson, machine: Machine, found: Speeds) -> Iterator[str]:
     """The differences between the two runs that change what a clock measures."""
     if machine.repeats:
-        yield f"a timing was repeated {machine.repeats} times at most (COURSE_REPEATS)"
+        yield f"no timing was repeated more often than COURSE_REPEATS={machine.repeats} allows"
     here, there = found[MEMORY]
     if there and apart(here, there) > NOTABLE:
         yield f"this machine reads its memory at {here:.3g} GB/s and the other one read it at {there:.3g} GB/s"
@@ -147,7 +147,7 @@ def causes_of_other_times(lesson: Lesson, machine: Machine, found: Speeds) -> It
     notebooks = lesson.here.notebook, lesson.committed
     here, there = (printed_facts(nb, machine.described).get("cpu threads") for nb in notebooks)
     if here and there and here != there:
-        yield f"PyTorch used {here} threads here and {there} there"
+        yield f"PyTorch used {here} thread{'s' * (here != '1')} here and {there} there"
     if machine.load is not None and machine.load > BUSY * machine.processors:
         yield (
             f"this machine was busy before the first lesson (a load of {machine.load:.1f} with "
@@ -171,7 +171,7 @@ def sentence(lesson: Lesson, machine: Machine, found: Speeds) -> str:
     verb = "differs" if len(numbers) + sum(rows) == 1 else "differ"
     differs = f"{listed(what)} {verb} from the committed run by more than a factor of two"
     if causes:
-        return f"{differs}, most likely because {listed(causes)}."
+        return f"{differs}, most likely {listed([f'because {cause}' for cause in causes])}."
     return f"{differs}, and nothing that was measured of the two machines says why; one run may have met a busy moment."
 
 

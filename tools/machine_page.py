@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from comparison import FAR, Lesson, Speeds, apart, committed_measures, sentence, speeds
+from comparison import FAR, Lesson, Speeds, apart, committed_measures, listed, sentence, speeds
 from machine_facts import PRINTED_SPEEDS, Machine, printed_facts
 from notebook_files import headline, lesson_number, page_title
 from scoreboards import Scoreboard, quantity
@@ -58,27 +58,28 @@ def introduction(lessons: Sequence[Lesson]) -> str:
     if len(names) == len(lessons):
         return INTRODUCTION.format(which="all lessons", of_these="", others="")
     others = "The other lessons were not run: their notebooks are shown as they were committed. "
-    return INTRODUCTION.format(which=plain(", ".join(names)), of_these="of these lessons ", others=others)
+    return INTRODUCTION.format(which=plain(listed(names)), of_these="of these lessons ", others=others)
 
 
 def failures(lessons: Iterable[Lesson]) -> list[str]:
     """A paragraph for every lesson that did not come to its end."""
-    failed = [(short_name(lesson), lesson.here.failure) for lesson in lessons if lesson.here and lesson.here.failure]
+    failed = [(plain(short_name(lesson)), lesson.here.failure) for lesson in lessons if lesson.here]
     return [
-        f"**{plain(name)} failed:** {plain(str(failure))}. Its notebook shows how far it came."
+        f"**{name} failed** in code cell {failure.code_cell}, `` {failure.first_line} ``: {plain(failure.error)}. "
+        "Its notebook shows how far it came."
         for name, failure in failed
+        if failure
     ]
 
 
 def results(lesson: Lesson, link: str) -> str:
     """The headline here and the committed one, as a list of two."""
-    if lesson.here is None:
-        here = "not run"
-    else:
-        notebook = f" ([the notebook]({link}))" if link else ""
-        here = f"{plain(lesson.here.summary)}, after {lesson.here.seconds:.0f} s{notebook}"
+    here = "- **Here:** not run"
+    if lesson.here:
+        notebook = f", [the notebook]({link})" if link else ""
+        here = f"- **Here** ({lesson.here.seconds:.0f} s{notebook}): {plain(lesson.here.summary)}"
     committed = headline(lesson.committed) if lesson.committed else None
-    return f"- **Here:** {here}\n- **Committed:** {plain(committed or 'no result')}"
+    return f"{here}\n- **Committed:** {plain(committed or 'no result')}"
 
 
 # ---------------------------------------------------------------------------------------------------
