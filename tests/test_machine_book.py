@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import lessons
 import machine_book
-from committed import ROOT
+from committed import ROOT, copy_entries
 from scoreboards import SCOREBOARD_MIME, Scoreboard
 
 for package in ("sphinx", "myst_nb", "sphinx_book_theme"):
@@ -80,7 +80,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
     (root / "code").symlink_to(ROOT / "code", target_is_directory=True)
     pages = [path.name for path in (ROOT / "book").glob("*.md")]
-    machine_book.copy_entries(ROOT / "book", root / "book", but=pages)
+    copy_entries(ROOT / "book", root / "book", but=pages)
     (root / "book" / "index.md").write_text(INDEX)
     (root / "notes" / "Glossary.md").write_text(
         "# Glossary\n\n| Term | Meaning |\n|---|---|\n| **row** | one request |\n"

@@ -6,21 +6,21 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from build_book import build
-from committed import committed_notebooks
+from committed import MADE, committed_notebooks, copy_entries
 from comparison import Lesson
 from machine_facts import Machine
 from machine_page import machine_page
 from notebook_files import LessonError, find_lessons, read_notebook, shown, write_notebook
 from notebook_runs import Outcome
 
-LEFT_OUT = ("notebooks", "book", "build", "lab", "htmlcov")  # of the project; the first two are made anew
+LEFT_OUT = ("notebooks", "book", *MADE)  # of the project; the first two are made anew
 FIRST_TOCTREE = "```{toctree}\n"
 ENTRY = "```{toctree}\n:titlesonly:\n\nmachine\n```\n\n"
 PAGE = "machine.md"
@@ -132,31 +132,6 @@ def lay_out(project: Path, committed: Path, lessons: Sequence[Lesson], machine: 
     (book / "index.md").write_text(index.replace(FIRST_TOCTREE, ENTRY + FIRST_TOCTREE, 1), encoding="utf-8")
     page = machine_page(machine, lessons, lambda lesson: f"../notebooks/{lesson.path.as_posix()}")
     (book / PAGE).write_text(page, encoding="utf-8")
-
-
-def copy_entries(source: Path, folder: Path, but: Collection[str] = ()) -> None:
-    """Copies in `folder` of all that lies in the folder `source`, but for the names in `but` and hidden files.
-
-    Where the system can, a copy shares its bytes with its original, so copies are for reading. Symbolic links would
-    not do: MyST follows them, and then a link from one text to another leads out of the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    left_out = shutil.ignore_patterns(".*", "__pycache__")
-    for entry in source.iterdir():
-        if entry.name in but or left_out(None, [entry.name]):
-            continue
-        if entry.is_dir():
-            shutil.copytree(entry, folder / entry.name, copy_function=share_or_copy, ignore=left_out)
-        else:
-            share_or_copy(entry, folder / entry.name)
-
-
-def share_or_copy(original: Path | str, copy: Path | str) -> None:
-    """A second name for a file, or a copy of it where the two lie on different disks."""
-    try:
-        Path(copy).hardlink_to(Path(original).resolve())
-    except OSError:
-        shutil.copyfile(original, copy)
 
 
 @contextmanager
