@@ -40,7 +40,7 @@ help: ## show this list
 	@echo "Usage: make TARGET [PYTHON=python3.12] [LAB_OPTIONS=--no-browser]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 
-lessons: $(VENV)/.installed-serving ## run all lessons; results and pages go to build/lessons/
+lessons: $(VENV)/.installed-serving $(VENV)/.installed-book ## run all lessons; a book of their results goes to build/lessons/
 	@$(RUN) tools/lessons.py run
 
 lab: $(VENV)/.installed-serving ## open copies of the lessons, yours to write in, in Jupyter Lab

@@ -61,7 +61,10 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
 }
-html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+# Where index.html leads: to the page on this machine where `make lessons` has written one, else to the root.
+MACHINE = "book/machine"
+FIRST = MACHINE if Path(__file__).with_name("machine.md").is_file() else root_doc
+html_context = {"default_mode": "auto", "first_page": FIRST}  # light or dark, as the reader's system is
 html_static_path = ["_static", str(files("sphinx-mathjax-offline") / "static" / "mathjax" / MATHJAX)]
 templates_path = ["_templates"]
 html_css_files = ["book.css"]

@@ -52,7 +52,7 @@ class Prediction:
         return f"missed by {factor} times; {why}"
 
     def __str__(self) -> str:
-        predicted, measured = (_quantity(value, self.exact) for value in (self.predicted, self.measured))
+        predicted, measured = (quantity(value, self.exact) for value in (self.predicted, self.measured))
         return f"{self.what}: predicted {predicted}, measured {measured} {self.unit} ({self.verdict})"
 
 
@@ -112,7 +112,7 @@ class Scoreboard:
         width = max((len(row.what) for row in self.rows), default=0)
         lines = [f"{'':>3}  {self.lesson:{width}}{'predicted':>13}{'measured':>13}  unit"]
         for number, row in enumerate(self.rows, 1):
-            values = "".join(f"{_quantity(value, row.exact):>13}" for value in (row.predicted, row.measured))
+            values = "".join(f"{quantity(value, row.exact):>13}" for value in (row.predicted, row.measured))
             lines.append(f"{number:>3}  {row.what:{width}}{values}  {row.unit:9} {row.verdict.partition(';')[0]}")
         why = [f"{self.rows.index(row) + 1:>3}  {row.verdict}" for row in self.misses]
         return "\n".join([*lines, "", *why] if why else lines)
@@ -126,6 +126,6 @@ class Scoreboard:
 SCOREBOARD_MIME = "application/vnd.scoreboard+json"
 
 
-def _quantity(value: float, exact: bool) -> str:
+def quantity(value: float, exact: bool) -> str:
     """Counts in full, other numbers to three digits."""
     return f"{value:,.0f}" if exact or value >= 1000 else f"{value:.3g}"

@@ -48,7 +48,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 # Files whose tests share something that takes long to make: under xdist one worker runs them all.
-SHARING = ("test_book", "test_drawings", "test_ladder", "test_pages", "test_peers", "test_serving_page")
+SHARING = ("test_book", "test_drawings", "test_ladder", "test_machine_book", "test_peers", "test_serving_page")
 SHARING += ("test_load", "test_serving_abuse", "test_serving_answers", "test_serving_live_page")
 SHARING += ("test_serving_replicas", "test_serving_soak")
 

@@ -59,7 +59,7 @@ def test_the_supported_range_is_stated_once_and_pinned():
 
 def test_the_oldest_environment_has_what_executes_the_lessons_and_is_pinned_like_the_others():
     oldest = pins("requirements-oldest.txt")
-    assert {"ipykernel", "ipywidgets", "nbclient", "nbconvert", "nbformat"} <= oldest.keys()
+    assert {"ipykernel", "ipywidgets", "nbclient", "nbformat"} <= oldest.keys()
     others = pins("requirements.txt") | pins("requirements-dev.txt") | {"transformers": oldest["transformers"]}
     assert {name: others.get(name, version) for name, version in oldest.items()} == oldest
 

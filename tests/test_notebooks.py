@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import lessons
 from conftest import refused
+from machine_facts import Machine
 
 LESSONS = (
     "Lesson_1-Text_Generation",
@@ -146,19 +147,24 @@ def command(name: str, folder: Path, *arguments: str) -> int:
 # run
 
 
-def test_run_writes_copies_pages_and_an_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(autouse=True)
+def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here needs this machine's speed, and measuring it takes seconds."""
+    monkeypatch.setattr(lessons, "measure_machine", lambda: Machine({"cpu threads": "2"}, 1e10, processors=2))
+
+
+def test_run_writes_copies_and_a_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [write_lesson(folder, "Lesson_1-One", RESULT), write_lesson(folder, "Lesson_2-Two_Words", RESULT)]
     before = [path.read_bytes() for path in paths]
     assert command("run", folder) == 0
     assert [path.read_bytes() for path in paths] == before
     out = folder.parent / "out"
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)
-    index = (out / "index.html").read_text()
+    page = (out / "machine.md").read_text()
     for path in paths:
         assert lessons.headline(lessons.read_notebook(out / path.name)) == "2.0 times"
-        assert "2.0 times" in (out / f"{path.stem}.html").read_text()
-        assert f'href="{path.stem}.html"' in index
-    assert "Lesson 2: Two Words" in index
+        assert f"]({path.name})" in page
+    assert "### Lesson 2: Two Words" in page and "not run" not in page
     summary = capsys.readouterr().out
     assert re.search(r"^Lesson 1: One +\d+\.\d s  2\.0 times$", summary, re.MULTILINE)
     assert re.search(r"^Lesson 2: Two Words +\d+\.\d s  2\.0 times$", summary, re.MULTILINE)
@@ -172,9 +178,9 @@ def test_further_lessons_come_last_and_keep_their_folder(folder: Path, capsys: p
     assert command("run", folder, "10") == 0
     out = folder.parent / "out"
     assert lessons.headline(lessons.read_notebook(out / "further" / "Lesson_10-New.ipynb")) == "2.0 times"
-    assert "2.0 times" in (out / "further" / "Lesson_10-New.html").read_text()
-    index = (out / "index.html").read_text()
-    assert 'href="further/Lesson_10-New.html"' in index and 'href="further/Lesson_10-New.ipynb"' in index
+    page = (out / "machine.md").read_text()
+    assert "](further/Lesson_10-New.ipynb)" in page
+    assert page.index("### Lesson 2: Old\n\n- **Here:** not run") < page.index("### Lesson 10: New")
     assert re.search(r"^Lesson 10: New +\d+\.\d s  2\.0 times$", capsys.readouterr().out, re.MULTILINE)
 
 
@@ -187,6 +193,10 @@ def test_failing_cell_is_named_and_later_lessons_run(folder: Path, capsys: pytes
     assert expected in captured.err
     assert "FAILED in code cell 3" in captured.out
     assert "2.0 times" in captured.out
+    assert (
+        "**Lesson 1 failed** in code cell 3, `` # a comment ``: ValueError: two."
+        in (folder.parent / "out" / "machine.md").read_text()
+    )
     partial = lessons.read_notebook(folder.parent / "out" / "Lesson_1-Broken.ipynb")
     assert [cell.execution_count for cell in lessons.code_cells(partial)] == [1, 2, 3, None]
 

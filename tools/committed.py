@@ -8,14 +8,16 @@ environment variable COURSE_NOTEBOOKS to `notebooks`.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIABLE = "COURSE_NOTEBOOKS"
+MADE = ("build", "lab", "htmlcov")  # folders that programs make and git does not know
 
 
 def differing(root: Path = ROOT) -> list[str]:
@@ -29,7 +31,7 @@ def differing(root: Path = ROOT) -> list[str]:
 def committed_notebooks(root: Path = ROOT) -> Iterator[Path]:
     """A folder that holds the notebooks as git has them: notebooks/ itself unless something there differs.
 
-    Otherwise it is a copy, in a temporary folder that is laid out like the project, with links to all the rest.
+    Otherwise it is a copy, in a temporary folder that is laid out like the project and holds copies of all the rest.
     """
     if not differing(root):
         yield root / "notebooks"
@@ -38,10 +40,33 @@ def committed_notebooks(root: Path = ROOT) -> Iterator[Path]:
         folder = Path(name).resolve()
         tracked = _git(root, "ls-files", "--", "notebooks")
         _git(root, "checkout-index", f"--prefix={folder}/", "--", *tracked)
-        for entry in root.iterdir():
-            if entry.name != "notebooks" and not entry.name.startswith("."):
-                (folder / entry.name).symlink_to(entry, target_is_directory=entry.is_dir())
+        copy_entries(root, folder, but=("notebooks", *MADE))
         yield folder / "notebooks"
+
+
+def copy_entries(source: Path, folder: Path, but: Collection[str] = ()) -> None:
+    """Copies in `folder` of all that lies in the folder `source`, but for the names in `but` and hidden files.
+
+    Where the system can, a copy shares its bytes with its original, so copies are for reading. Symbolic links would
+    not do: MyST follows them, and then a link from one text to another leads out of the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "checkpoints")  # of the training: gigabytes
+    for entry in source.iterdir():
+        if entry.name in but or left_out(None, [entry.name]):
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, folder / entry.name, copy_function=share_or_copy, ignore=left_out)
+        else:
+            share_or_copy(entry, folder / entry.name)
+
+
+def share_or_copy(original: Path | str, copy: Path | str) -> None:
+    """A second name for a file, or a copy of it where the two lie on different disks."""
+    try:
+        Path(copy).hardlink_to(Path(original).resolve())
+    except OSError:
+        shutil.copyfile(original, copy)
 
 
 def _git(root: Path, *arguments: str) -> list[str]:

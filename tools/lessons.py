@@ -1,7 +1,6 @@
 """Run, execute and check the lessons: what `make lessons`, `make execute` and the tests use.
 
-    python tools/lessons.py run [LESSON ...]       execute copies; results and pages go to build/lessons/
-    python tools/lessons.py pages                  the same pages from the notebooks as they are, without executing them
+    python tools/lessons.py run [LESSON ...]       execute copies, and make the book of them; both go to build/lessons/
     python tools/lessons.py execute [LESSON ...]   execute the committed notebooks again, in place
     python tools/lessons.py check [LESSON ...]     list what is wrong with the committed notebooks
 
@@ -20,11 +19,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from machine_book import show_results
+from machine_facts import measure_machine
 from notebook_checks import (
     count_problems,
     output_problems,
@@ -44,21 +45,12 @@ from notebook_files import (
     is_progress_bar,
     normalise,
     notebooks_of,
+    page_title,
     read_notebook,
     source_hash,
     write_notebook,
 )
 from notebook_runs import CELL_TIMEOUT_S, Failure, Outcome, run_notebook
-from pages import (
-    index_page,
-    notes_by_lesson,
-    page_title,
-    pages_by_lesson,
-    pages_of,
-    relocate_links,
-    write_page,
-    write_pages_as_they_are,
-)
 
 # What the tests use comes from the modules beside this one; they find all of it here.
 __all__ = [
@@ -78,18 +70,15 @@ __all__ = [
     "normalise",
     "notebooks_of",
     "output_problems",
-    "page_title",
-    "pages_of",
     "private_path_problems",
     "problems",
     "read_notebook",
-    "relocate_links",
     "run_notebook",
     "source_hash",
     "write_notebook",
 ]
 
-PAGES = ROOT / "build" / "lessons"
+RESULTS = ROOT / "build" / "lessons"
 
 
 def run_lessons(lessons: Sequence[Path], timeout_s: float) -> Iterator[Outcome]:
@@ -106,7 +95,7 @@ def run_lessons(lessons: Sequence[Path], timeout_s: float) -> Iterator[Outcome]:
 
 
 def command_run(lessons: Sequence[Path], notebooks: Path, out: Path, timeout_s: float) -> int:
-    """Execute copies of the lessons, write them and all pages to `out`, sum up. Returns the exit status.
+    """Execute copies of the lessons, write them to `out`, sum up, make the book. Returns the exit status.
 
     A copy lies in `out` where its lesson lies in the folder `notebooks`.
     """
@@ -114,33 +103,15 @@ def command_run(lessons: Sequence[Path], notebooks: Path, out: Path, timeout_s: 
     if any(copy.resolve() == path.resolve() for path, copy in copies.items()):
         raise LessonError("the folder for executed copies is the notebooks' own; choose another")
     require_course_model()
-    pages = pages_of(notebooks, out)
-    write_pages_as_they_are(pages, but=lessons)
+    machine = measure_machine()
     outcomes = []
     for outcome in run_lessons(lessons, timeout_s):
         outcomes.append(outcome)
         copies[outcome.path].parent.mkdir(parents=True, exist_ok=True)
         write_notebook(outcome.notebook, copies[outcome.path])
-        write_page(outcome.notebook, outcome.path, pages)
-        write_index(outcomes, pages, out)
     print_summary(outcomes)
-    print(f"Pages: {shown(out / 'index.html')}")
-    return report_failures(outcomes)
-
-
-def command_pages(lessons: Sequence[Path], notebooks: Path, out: Path) -> int:
-    """Write the pages of all lessons, solutions and notes as they are to `out`. Returns the exit status."""
-    pages = pages_of(notebooks, out)
-    write_pages_as_they_are(pages)
-    write_index([Outcome(path, read_notebook(path), seconds=None) for path in lessons], pages, out)
-    print(f"Pages: {shown(out / 'index.html')}")
-    return 0
-
-
-def write_index(outcomes: Sequence[Outcome], pages: Mapping[Path, Path], out: Path) -> None:
-    """Write the page that lists the lessons."""
-    index = index_page(outcomes, pages_by_lesson(outcomes, pages, out), notes_by_lesson(pages, out))
-    (out / "index.html").write_text(index, encoding="utf-8")
+    failed = report_failures(outcomes)
+    return show_results(outcomes, machine, notebooks, out) or failed
 
 
 def require_course_model() -> None:
@@ -190,30 +161,20 @@ def report_failures(outcomes: Sequence[Outcome]) -> int:
     return 1 if failed else 0
 
 
-def shown(path: Path) -> Path:
-    """`path` as seen from the current folder where it lies below it."""
-    path, here = path.resolve(), Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line of this program."""
     parser = argparse.ArgumentParser(description="Run, execute and check the lessons.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in [
-        ("run", "execute copies of the lessons; results and pages go to a folder"),
-        ("pages", "write the pages of the lessons as they are, without executing them"),
+        ("run", "execute copies of the lessons, and make the book of them, in a folder"),
         ("execute", "execute the committed notebooks again, in place"),
         ("check", "list what is wrong with the committed notebooks"),
     ]:
         command = commands.add_parser(name, help=text, description=text)
-        if name == "pages":
-            command.set_defaults(lessons=[])
-        else:
-            command.add_argument("lessons", metavar="LESSON", nargs="*", help="number or file name; default: all")
+        command.add_argument("lessons", metavar="LESSON", nargs="*", help="number or file name; default: all")
         command.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help="the folder of the lessons")
-        if name in ("run", "pages"):
-            command.add_argument("--out", type=Path, default=PAGES, help="where the results go")
+        if name == "run":
+            command.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
         if name in ("run", "execute"):
             command.add_argument(
                 "--timeout", type=float, default=CELL_TIMEOUT_S, metavar="S", help="seconds a cell may take"
@@ -228,8 +189,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lessons = find_lessons(options.lessons, options.notebooks)
         if options.command == "run":
             return command_run(lessons, options.notebooks, options.out, options.timeout)
-        if options.command == "pages":
-            return command_pages(lessons, options.notebooks, options.out)
         if options.command == "execute":
             return command_execute(lessons, options.timeout)
         return command_check(lessons)
@@ -237,7 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted: the kernel is stopped, unfinished lessons are unchanged.", file=sys.stderr)
+        print(
+            "\nInterrupted: the kernel is stopped; unfinished lessons, and the book before this run, are unchanged.",
+            file=sys.stderr,
+        )
         return 130
 
 

@@ -81,6 +81,12 @@ def lesson_title(path: Path) -> str:
     return re.sub(r"^Lesson_\d+-", "", path.stem).replace("_", " ")
 
 
+def page_title(path: Path) -> str:
+    """`Lesson_2-Batching.ipynb` -> "Lesson 2: Batching"."""
+    number = lesson_number(path)
+    return f"Lesson {number}: {lesson_title(path)}" if number else lesson_title(path)
+
+
 def read_notebook(path: Path) -> NotebookNode:
     """Read a notebook of format 4; cells without an id get one made from their text.
 
@@ -189,6 +195,12 @@ def is_progress_bar(output: NotebookNode) -> bool:
         return False
     lines = [line for line in re.split(r"[\r\n]|\x1b\[A", output.text) if line.strip()]
     return all(BAR.fullmatch(line) for line in lines)
+
+
+def shown(path: Path) -> Path:
+    """`path` as seen from the current folder where it lies below it."""
+    path, here = path.resolve(), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def first_line(text: str) -> str:

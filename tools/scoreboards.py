@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nbformat import NotebookNode
+
 from notebook_files import FURTHER, ROOT, code_cells, find_lessons, read_notebook
 
 sys.path.insert(0, str(ROOT / "code"))
 
-from scoreboard import SCOREBOARD_MIME, Scoreboard
+from scoreboard import SCOREBOARD_MIME, Scoreboard, quantity  # noqa: F401
 
 
 def saved_scoreboards(paths: Sequence[Path] | None = None) -> list[Scoreboard]:
@@ -24,8 +26,13 @@ def saved_scoreboards(paths: Sequence[Path] | None = None) -> list[Scoreboard]:
 
 
 def scoreboards_of(path: Path) -> Iterator[Scoreboard]:
+    """Every scoreboard that the outputs of the notebook at `path` hold."""
+    return scoreboards_in(read_notebook(path))
+
+
+def scoreboards_in(nb: NotebookNode) -> Iterator[Scoreboard]:
     """Every scoreboard that the outputs of a notebook hold, as it was when the notebook was executed."""
-    for cell in code_cells(read_notebook(path)):
+    for cell in code_cells(nb):
         for output in cell.outputs:
             saved = output.get("data", {}).get(SCOREBOARD_MIME)
             if saved is not None:
