@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+from itertools import accumulate
 from os.path import commonprefix
 from typing import Any
 
@@ -117,3 +118,13 @@ def test_a_preemption_is_a_request_that_is_missing_between_two_forwards() -> Non
     without_3 = dict.fromkeys(range(3), 1)
     assert CORE["preemptions"]([everybody, everybody, without_3]) == 0
     assert CORE["preemptions"]([everybody, without_3, everybody]) == 1
+
+
+@pytest.mark.parametrize("prompt_tokens", [1, 15, 16, 17, 40])
+def test_chunks_are_those_that_the_engine_reads(prompt_tokens: int) -> None:
+    engine = CORE["new_engine"](step_tokens=16)
+    steps = CORE["watched"](engine)
+    engine.add(list(range(3, 3 + prompt_tokens)), Sampling(1, ignore_eos=True))
+    engine.run()
+    read = [rows[0] for rows in steps]
+    assert CORE["chunks"](prompt_tokens, 16) == list(zip(read, accumulate(read), strict=True))

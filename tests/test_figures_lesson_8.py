@@ -42,7 +42,7 @@ def test_the_title_of_the_budgets_compares_the_smallest_with_the_largest():
     ax = lesson_8.gap_and_wait([2048, 256, 64], [300.0, 60.0, 30.0], [300.0, 330.0, 450.0])
     assert_readable(ax.figure)
     assert ax.get_title(loc="left") == (
-        "With 64 tokens a forward instead of 2048: 10.0 times less gap, 1.5 times the wait"
+        "Budget 64, not 2048: the gap is 10.0 times shorter, the wait 1.5 times as long"
     )
     assert [bar.get_height() for bar in ax.patches] == [300, 60, 30, 300, 330, 450]
     assert "ms" in ax.get_ylabel()

@@ -8,7 +8,7 @@ from .checking import Function, compare_function, compare_number, exercise
 
 
 @exercise("flat tokens have no padding, so a long chunk and single tokens can share a forward")
-def check_flat_tokens(flat_tokens: int | None, padded_share: float | None) -> None:
+def check_flat_tokens(flat_tokens: int | None, padding_share: float | None) -> None:
     """Exercise 8.1: the tokens of a mixed forward, flat and padded."""
     decoding, chunk = 31, 225
     flat = decoding + chunk
@@ -25,7 +25,7 @@ def check_flat_tokens(flat_tokens: int | None, padded_share: float | None) -> No
         "give a share between 0 and 1": 100 * (1 - flat / cells),
         "compare the padding with all cells, not with the tokens": (cells - flat) / flat,
     }
-    compare_number("padded_share", padded_share, 1 - flat / cells, mistakes)
+    compare_number("padding_share", padding_share, 1 - flat / cells, mistakes)
 
 
 def _places_of(table: Sequence[int], block_tokens: int, start: int, count: int) -> list[int]:

@@ -78,8 +78,8 @@ def gap_and_wait(step_tokens: Sequence[int], gaps_ms: Sequence[float], firsts_ms
     ax.set_ylim(top=1.35 * max(*gaps_ms, *firsts_ms))
     gap, wait = gaps_ms[0] / gaps_ms[-1], firsts_ms[-1] / firsts_ms[0]
     ax.set_title(
-        f"With {step_tokens[-1]} tokens a forward instead of {step_tokens[0]}: "
-        f"{gap:.1f} times less gap, {wait:.1f} times the wait"
+        f"Budget {step_tokens[-1]}, not {step_tokens[0]}: "
+        f"the gap is {gap:.1f} times shorter, the wait {wait:.1f} times as long"
     )
     ax.legend(loc="upper left")
     return ax

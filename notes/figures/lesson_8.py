@@ -68,7 +68,7 @@ def pages() -> Sheet:
 
 def draft() -> Sheet:
     """A text that holds the last tokens once before, the draft, and what one forward says of it."""
-    sheet = Sheet(316, "One forward checks a whole draft: what agrees is kept, and one token comes on top")
+    sheet = Sheet(300, "One forward checks a whole draft: what agrees is kept, and one token comes on top")
     words = ["Mia", "lost", "the", "red", "kite", ".", "...", "Who", "lost", "the"]
     found, last = (1, 2), (8, 9)
     fills = [
@@ -76,13 +76,13 @@ def draft() -> Sheet:
     ]
     sheet.text(20, 62, "the text so far: its last two tokens stand there once before", strong=True)
     sheet.table(20, 78, [words], 76, 34, [fills])
-    sheet.text(20, 142, "the draft: what followed there", strong=True)
+    sheet.text(20, 142, "one forward reads the last token and the draft, which is what followed there", strong=True)
     sheet.table(20, 158, [["the", "red", "kite", "."]], 76, 34, [[PALE_BLUE, PALE_GREEN, PALE_GREEN, PALE_GREEN]])
-    sheet.text(20, 222, "what the model says after each of them, in one forward", strong=True)
-    sheet.table(20, 238, [["red", "kite", "?", "..."]], 76, 34, [[PALE_ORANGE, PALE_ORANGE, PALE_ORANGE, MID_GREY]])
+    sheet.table(20, 222, [["red", "kite", "?", "..."]], 76, 34, [[PALE_ORANGE, PALE_ORANGE, PALE_ORANGE, MID_GREY]])
     for index in range(4):
-        sheet.arrow((58 + 76 * index, 194), (58 + 76 * index, 236))
-    sheet.text(350, 248, "red and kite agree with the draft;", size=SMALL)
-    sheet.text(350, 266, "the question mark takes the place of the full stop: 3 tokens", size=SMALL)
-    sheet.note(20, 300, "An example in words. What comes after the first wrong guess does not count (grey).")
+        sheet.arrow((58 + 76 * index, 194), (58 + 76 * index, 220))
+    sheet.text(350, 214, "what the model says after each of them", strong=True)
+    sheet.text(350, 234, "red and kite agree with the draft;", size=SMALL)
+    sheet.text(350, 252, "the question mark takes the place of the full stop: 3 tokens", size=SMALL)
+    sheet.note(20, 284, "An example in words. What comes after the first wrong guess does not count (grey).")
     return sheet
