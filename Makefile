@@ -20,6 +20,7 @@ TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadgroup
 OLDEST := .venv-oldest
 PEERS := .venv-peers
 VLLM := .venv-vllm
+LOAD := .venv-load
 CANARY_TESTS := $(addprefix tests/test_,helpers.py utils.py properties.py models.py kv_cache.py request.py checks.py round_trips.py)
 
 # The Python that .venv is made from: the one named by PYTHON=..., else the first of these that fits.
@@ -69,8 +70,9 @@ engine: $(VENV)/.installed-run ## measure the engine: what was aimed at, and whe
 peers: $(VENV)/.installed-run $(PEERS)/.installed $(VLLM)/.installed ## the same workload on other libraries (two more environments)
 	@$(RUN) benchmarks/peers.py
 
-load: $(VENV)/.installed-dev $(VLLM)/.installed ## measure the server beside vLLM's (one more environment)
+load: $(VENV)/.installed-dev $(VLLM)/.installed $(LOAD)/.installed ## measure the server beside vLLM's (two more environments)
 	@$(RUN) benchmarks/load.py $(ARGS)
+	@$(RUN) benchmarks/generators.py $(ARGS)
 
 check: lint ## lint and the quick tests: about 4 minutes
 	@$(TEST) -m "not slow and not notebooks"
@@ -141,6 +143,12 @@ $(PEERS)/.installed: benchmarks/requirements.txt $(VENV)/.installed-run
 	@echo "Installing other libraries to compare with into $(PEERS) ..."
 	@$(RUN) -m venv --clear $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	@touch $@
+
+$(LOAD)/.installed: benchmarks/requirements-load.txt $(VENV)/.installed-run
+	@echo "Installing load generators into $(LOAD) (2 GB) ..."
+	@$(RUN) -m venv --clear $(LOAD)
+	@$(LOAD)/bin/python -m pip install --quiet --requirement benchmarks/requirements-load.txt
 	@touch $@
 
 # vLLM does without the packages that are taken out again; they break transformers where they do not match torch.

@@ -1,4 +1,4 @@
-"""Another project's load generator, `vllm bench serve`, run against a server as it is."""
+"""Other projects' load generators, run against a server as it is: `vllm bench serve`, guidellm and aiperf."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from load_servers import VLLM_COMMAND, Place, vllm_environment
+from peer_processes import worker_environment
 
 WITHIN_S = 900
 
@@ -42,13 +43,69 @@ def vllm_bench(place: Place, tokenizer: Path, load: Load, folder: Path, python: 
         vllm_environment(1, folder),
     )
     said = json.loads((folder / name).read_text())
-    if said["completed"] != load.requests:
-        raise ToolError(f"vllm bench serve got {said['completed']} of {load.requests} answers from {place.url}")
+    check_completed("vllm bench serve", said["completed"], load, place)
     return {
         "tokens_per_s": said["output_throughput"],
         "ttft_s": said["median_ttft_ms"] / 1e3,
         "tpot_s": said["median_tpot_ms"] / 1e3,
     }
+
+
+def guidellm(place: Place, tokenizer: Path, load: Load, folder: Path, python: Path) -> dict[str, float]:
+    """What guidellm measures, in the same units; `python` is that of the environment it is installed in."""
+    saved = folder / "guidellm.json"
+    run(
+        [
+            *(str(python.with_name("guidellm")), "run", "--disable-progress", "--output", f"kind=json,path={saved}"),
+            *("--backend", f"kind=openai_http,target={place.url},model={place.model},request_format=/v1/completions"),
+            *("--profile", f"kind=concurrent,streams={load.at_a_time}"),
+            *("--constraint", f"kind=max_requests,count={load.requests}"),
+            *("--tokenizer", f"kind=hf_auto,model={tokenizer}", "--data"),
+            f"kind=synthetic_text,prompt_tokens={load.prompt_tokens},output_tokens={load.max_tokens}",
+        ],
+        worker_environment(1),
+    )
+    said = json.loads(saved.read_text())["benchmarks"][0]["metrics"]
+    check_completed("guidellm", said["request_totals"]["successful"], load, place)
+    return {
+        "tokens_per_s": said["output_tokens_per_second"]["successful"]["mean"],
+        "ttft_s": said["time_to_first_token_ms"]["successful"]["median"] / 1e3,
+        "tpot_s": said["inter_token_latency_ms"]["successful"]["median"] / 1e3,
+    }
+
+
+def aiperf(place: Place, tokenizer: Path, load: Load, folder: Path, python: Path) -> dict[str, float]:
+    """What aiperf measures, in the same units.
+
+    It takes a folder as a tokenizer only when it may ask the hub for others, so it is not told to stay offline.
+    """
+    environment = {key: value for key, value in worker_environment(1).items() if key != "HF_HUB_OFFLINE"}
+    run(
+        [
+            *(str(python.with_name("aiperf")), "profile", "--ui", "none", "--artifact-dir", str(folder / "aiperf")),
+            *("--url", place.url, "--model", place.model, "--tokenizer", str(tokenizer.resolve())),
+            *("--endpoint-type", "completions", "--streaming", "--use-server-token-count"),
+            *("--concurrency", str(load.at_a_time), "--request-count", str(load.requests)),
+            *("--synthetic-input-tokens-mean", str(load.prompt_tokens), "--synthetic-input-tokens-stddev", "0"),
+            *("--output-tokens-mean", str(load.max_tokens), "--output-tokens-stddev", "0"),
+            *("--extra-inputs", "ignore_eos:true"),
+        ],
+        environment,
+    )
+    said = json.loads((folder / "aiperf" / "profile_export_aiperf.json").read_text())
+    failed = sum(error["count"] for error in said["error_summary"])
+    check_completed("aiperf", round(said["request_count"]["avg"]) - failed, load, place)
+    return {
+        "tokens_per_s": said["output_token_throughput"]["avg"],
+        "ttft_s": said["time_to_first_token"]["p50"] / 1e3,
+        "tpot_s": said["inter_token_latency"]["p50"] / 1e3,
+    }
+
+
+def check_completed(tool: str, completed: int, load: Load, place: Place) -> None:
+    """Raise ToolError unless every request was answered."""
+    if completed != load.requests:
+        raise ToolError(f"{tool} got {completed} of {load.requests} answers from {place.url}")
 
 
 def run(command: list[str], environment: dict[str, str]) -> str:

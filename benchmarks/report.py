@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from markdown_text import listed, markdown, wrap
 from report_engine import engine_answers, engine_gain, engine_reading, engine_targets, plain_rungs
-from report_load import load_reading, load_targets
+from report_load import generators_table, load_reading, load_targets
 from scoreboards import Scoreboard, saved_scoreboards
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -359,6 +359,7 @@ BLOCKS = (
     Block(LADDER_PAGE, engine_reading, "engine-cpu.json"),
     Block(LADDER_PAGE, load_targets, "load-cpu.json"),
     Block(LADDER_PAGE, load_reading, "load-cpu.json"),
+    Block(LADDER_PAGE, generators_table, "generators-cpu.json"),
     Block(LADDER_PAGE, predictions_table),
     Block(LADDER_PAGE, predictions_missed),
 )

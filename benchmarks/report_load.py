@@ -79,6 +79,29 @@ def load_reading(result: dict[str, Any]) -> str:
     )
 
 
+def generators_table(result: dict[str, Any]) -> str:
+    """What each load generator says of the same server under the same load."""
+    load = result["load"]
+    caption = (
+        f"Three projects' load generators take turns at this server: {load['requests']} requests for the storyteller, "
+        f"{load['at_a_time']} at a time, {load['prompt_tokens']} tokens in and {load['max_tokens']} out. Each of them "
+        f"got every answer. The server computes with {result['threads']} thread here, which leaves a core to the "
+        "generator."
+    )
+    rows = [
+        [
+            f"{name} {row['version']}",
+            f"{row['requests']} of {row['requests']}",
+            f"{row['tokens_per_s']:.0f}",
+            f"{row['ttft_s'] * 1e3:.0f}",
+            f"{row['tpot_s'] * 1e3:.1f}",
+        ]
+        for name, row in result["generators"].items()
+    ]
+    header = ["Load generator", "Answers", "Tokens/s", "Median TTFT, ms", "Median TPOT, ms"]
+    return wrap(caption) + "\n\n" + markdown(header, rows)
+
+
 def by_system(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The rows of the open loop for each system, by rising rate."""
     names = dict.fromkeys(row["system"] for row in result["open"])

@@ -17,6 +17,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
+import generators
 import load
 import load_loops
 import load_servers
@@ -26,7 +27,7 @@ from helpers import Request, run_continuous, run_static
 from load_answers import Answer, Ask, Promise, percentiles, poisson, summary
 from load_client import ask_all
 from load_models import word_tokenizer
-from load_tools import ToolError, run
+from load_tools import Load, ToolError, check_completed, run
 from measure import RequestTimes, Trace
 from serving_process import Server, write_model
 from vllm_command import version_of_the_cpu_build
@@ -129,6 +130,36 @@ def test_every_token_of_the_made_up_tokenizer_is_a_word_and_texts_come_back():
 def test_a_load_generator_that_fails_is_named_with_its_last_words():
     with pytest.raises(ToolError, match=r"python.* ended with status 3: .*no such server"):
         run([sys.executable, "-c", "import sys; print('no such server'); sys.exit(3)"], {})
+
+
+def test_a_load_generator_that_misses_an_answer_is_named():
+    place = load_servers.Place("http://127.0.0.1:1", "tiny", 0.0)
+    check_completed("aiperf", 128, Load(), place)
+    with pytest.raises(ToolError, match="aiperf got 127 of 128 answers from http"):
+        check_completed("aiperf", 127, Load(), place)
+
+
+def test_without_the_load_generators_the_command_names_the_environment(monkeypatch, capsys, tmp_path):
+    tool, _, package = generators.GENERATORS["aiperf"]
+    monkeypatch.setitem(generators.GENERATORS, "aiperf", (tool, tmp_path / ".venv-load" / "bin" / "python", package))
+    with pytest.raises(SystemExit):
+        generators.main(["--smoke"])
+    assert ".venv-load is missing: `make load` makes" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    not (generators.LOAD_PYTHON.exists() and generators.VLLM_PYTHON.exists()),
+    reason="the load generators are not installed (make load)",
+)
+def test_three_load_generators_get_every_answer(tmp_path):
+    out = tmp_path / "generators.json"
+    assert generators.main(["--smoke", "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert list(result["generators"]) == ["vllm bench serve", "guidellm", "aiperf"]
+    assert all(row["requests"] == 8 and row["tokens_per_s"] > 0 for row in result["generators"].values())
+    assert "8 of 8" in report_load.generators_table(result)
 
 
 def test_a_server_that_does_not_start_is_named_with_its_last_words(tmp_path):

@@ -12,7 +12,7 @@ import lessons
 
 ROOT = lessons.ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notes").rglob("*.md")), ROOT / "models/storyteller/MODEL_CARD.md"]
-PAGES += [ROOT / "serving" / "README.md"]
+PAGES += [ROOT / "serving" / "README.md", ROOT / "CONTRIBUTING.md"]
 NOTEBOOKS = lessons.notebooks_of(lessons.NOTEBOOKS)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 

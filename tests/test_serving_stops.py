@@ -129,3 +129,18 @@ def test_answers_that_take_longer_than_the_grace_end_with_an_error_and_the_exit_
         assert last["error"]["code"] == "stopping" and time.monotonic() - started_s < 6
         ended.join(30)
         assert server.process.returncode == 0
+
+
+def test_a_second_signal_ends_the_grace(folder):
+    with Server(folder, "--grace", 600, step_s=0.1) as server:
+        with (
+            server.client() as client,
+            client.stream("POST", "/v1/completions", json=wish(490, stream=True)) as response,
+        ):
+            chunks = chunks_of(response.iter_lines())
+            next(chunks)
+            server.process.terminate()
+            assert eventually(lambda: refused(server, "/health") == 503)
+            assert server.terminate(timeout_s=30) == 0, "49 s of answer are left, and ten minutes of grace"
+            *_, last = chunks
+        assert last["error"]["code"] == "stopping"

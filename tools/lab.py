@@ -25,7 +25,7 @@ from nbformat.sign import NotebookNotary
 from notebook_files import ROOT, WIDGET_VIEW, LessonError, files_of, read_notebook, source_hash, write_notebook
 
 LAB = ROOT / "lab"
-COPIED = ("notebooks/**/*.ipynb", "notes/**/*.md", "notes/**/*.svg", "README.md")
+COPIED = ("notebooks/**/*.ipynb", "notes/**/*.md", "notes/**/*.svg", "*.md")
 LINKED = ("code", "models", "serving", "benchmarks", "LICENSE")  # what notebooks and notes use or refer to
 
 # Settings of this Jupyter Lab alone: a link to a note shows the note as a page, not its Markdown, and nothing is asked
