@@ -152,6 +152,12 @@ UNNOTICED: dict[str, dict[str, list[str]]] = {
             "a[index].T @ b[index].T) for row, index in zip(x, adapter)]",
         ],
     },
+    "check_stacked_loras": {
+        "all adapters are of the same layer": [
+            "loras_a = torch.zeros(len(adapters), adapters[-1][0].shape[1], rank)",
+            "loras_b = torch.zeros(len(adapters), rank, len(adapters[-1][1]))",
+        ],
+    },
     "check_share_in_time": {
         NEGATIVE: [
             "if tokens <= 0:",

@@ -527,7 +527,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (changed("adapter_loads", lambda loads, wanted, slots: len(wanted) - loads), "was there already"),
         (loads_first_in_first_out, "becomes the most recent one"),
         (loads_replacing_the_newest, "not the newest"),
-        (with_arguments("adapter_loads", lambda wanted, slots: (wanted, slots + 1)), "wrong for the example"),
+        (with_arguments("adapter_loads", lambda wanted, slots: (wanted, slots + 1)), "as many slots as were given"),
         (with_arguments("adapter_loads", lambda wanted, slots: (wanted, 1)), "how often the adapter changes"),
     ],
     "check_stacked_loras": [

@@ -34,9 +34,13 @@ def test_the_title_of_the_ways_says_up_to_where_groups_are_fastest():
     times = {"loop": [9.0, 9.0, 9.0], "gather": [4.0, 4.0, 4.0], "groups": [1.0, 3.0, 5.0]}
     ax = lesson_6.way_times([1, 8, 64], times, "groups", 64)
     assert_readable(ax.figure)
-    assert title(ax) == "Of 64 rows the groups are the fastest way up to 8 different adapters"
+    assert title(ax) == "Of 64 rows the groups are the fastest way up to 8 adapters"
     assert legend(ax) == list(times) and "ms" in ax.get_ylabel()
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "8", "64"]
+    returns = {"gather": [4.0, 4.0, 9.0], "groups": [1.0, 5.0, 6.0]}
+    assert title(lesson_6.way_times([1, 8, 64], returns, "groups", 64)).endswith("up to 1 adapter")
+    late = {"gather": [4.0, 9.0], "groups": [5.0, 6.0]}
+    assert title(lesson_6.way_times([1, 8], late, "groups", 64)).endswith("not the fastest way for few adapters")
     slow = {"gather": [1.0], "groups": [2.0]}
     assert title(lesson_6.way_times([1], slow, "groups", 8)) == "Of 8 rows the groups are nowhere the fastest way"
 

@@ -100,10 +100,11 @@ def check_adapter_loads(function: Function | None) -> None:
         "nobody": ([], 2),
         "one voice": (["p", "p", "p"], 1),
         "one slot": (["p", "w", "w", "p"], 1),
-        "room for all": (["p", "w", "t", "p", "w", "t"], 3),
-        "three voices in turn, and room for two": (["p", "w", "t"] * 3, 2),
+        "room for all": (["p", "w", "w", "t", "p", "w", "t"], 3),
+        "three voices in turn, then a fourth, and room for two": ([*["p", "w", "t"] * 2, "v", "p"], 2),
         "a favourite among others": (["p", "w", "p", "t", "p", "v", "p", "w"], 2),
         "three slots": (["p", "w", "t", "p", "v", "w", "t", "p"], 3),
+        "four slots": (["p", "w", "t", "p", "v", "w", "s", "t", "p"], 4),
     }
     mistakes = {
         "those are the different adapters; one that was thrown out is loaded again": lambda wanted, slots: len(

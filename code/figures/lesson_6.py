@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +20,7 @@ def way_times(adapters: Sequence[int], times: Mapping[str, Sequence[float]], gro
     Args:
         adapters: the numbers of different adapters, ascending.
         times: the time for each of them, under the name of the way.
-        groups: the way that the title is about: up to how many adapters it is the fastest.
+        groups: the way that the title is about: up to how many adapters it is always the fastest.
         rows: in the batch.
     """
     ax = plt.subplots()[1]
@@ -30,12 +31,13 @@ def way_times(adapters: Sequence[int], times: Mapping[str, Sequence[float]], gro
     ax.set_ylim(bottom=0)
     ax.set(xlabel=f"different adapters among {rows} rows", ylabel="time of one layer (ms)")
     others = [ms for label, ms in times.items() if label != groups]
-    fastest = [n for index, n in enumerate(adapters) if all(times[groups][index] < ms[index] for ms in others)]
-    ax.set_title(
-        f"Of {rows} rows the {groups} are the fastest way up to {fastest[-1]} different adapters"
-        if fastest
-        else f"Of {rows} rows the {groups} are nowhere the fastest way"
-    )
+    are_fastest = [all(own < ms[index] for ms in others) for index, own in enumerate(times[groups])]
+    up_to = [n for n, _ in takewhile(lambda pair: pair[1], zip(adapters, are_fastest, strict=True))]
+    if up_to:
+        ending = f"are the fastest way up to {up_to[-1]} adapter{'s' if up_to[-1] > 1 else ''}"
+    else:
+        ending = "are not the fastest way for few adapters" if any(are_fastest) else "are nowhere the fastest way"
+    ax.set_title(f"Of {rows} rows the {groups} {ending}")
     ax.legend()
     return ax
 
