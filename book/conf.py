@@ -16,7 +16,7 @@ html_title = project
 language = "en"
 
 root_doc = "book/index"
-include_patterns = ["README.md", "book/*.md", "models/*/MODEL_CARD.md"]
+include_patterns = ["README.md", "book/*.md", "models/*/MODEL_CARD.md", "serving/README.md"]
 include_patterns += ["notes/**.md", "notebooks/**.ipynb"]  # here ** goes through folders
 exclude_patterns = [".*", "**/.*", "build", "lab", "htmlcov", "**/__pycache__"]
 
@@ -51,6 +51,7 @@ autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "ignore-module-all": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+viewcode_follow_imported_members = False  # a name's source is where its module has it
 
 html_theme = "sphinx_book_theme"
 html_theme_options = {

@@ -73,9 +73,16 @@ class NamesOfTheirModule(SphinxTransform):
                 link["reftarget"] = f"{thing.__module__}.{thing.__qualname__}"
 
 
+def show_modules_as_python(app: Sphinx) -> list[Any]:
+    """Have the pages with the modules' own code coloured: all texts are written by now, so what is drawn is not."""
+    app.config.highlight_language = "python"
+    return []  # and no page of our own
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Make this file an extension of Sphinx."""
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon, which comes at 500
     app.connect("autodoc-skip-member", leave_out)
+    app.connect("html-collect-pages", show_modules_as_python, priority=400)  # before viewcode, which comes at 500
     app.add_transform(NamesOfTheirModule)
     return {"parallel_read_safe": True}

@@ -16,12 +16,13 @@ import terms
 
 def test_chapter_goes_on_with_notebook_and_solutions() -> None:
     documents = ["notebooks/Lesson_1-A", "notebooks/Lesson_10-B", "notebooks/solutions/Lesson_1-Solutions"]
+    documents += ["notebooks/further/Lesson_6-C", "notebooks/solutions/Lesson_6-Solutions"]
     expected = [("The notebook", documents[0]), ("The solutions", documents[2])]
     assert chapters.rest_of_chapter("notes/Lesson_1", documents) == expected
     assert chapters.rest_of_chapter("notes/Lesson_0", documents) == []
     assert chapters.rest_of_chapter("notes/Glossary", documents) == []
-    further = [("The notebook", "notebooks/further/Lesson_6-C")]
-    assert chapters.rest_of_chapter("notes/further/Lesson_6", [*documents, further[0][1]]) == further
+    expected = [("The notebook", documents[3]), ("The solutions", documents[4])]
+    assert chapters.rest_of_chapter("notes/further/Lesson_6", documents) == expected
 
 
 def test_what_is_drawn_in_a_docstring_is_kept_and_lists_of_arguments_are_not_touched() -> None:
@@ -52,7 +53,9 @@ def test_name_means_what_its_module_means_by_it() -> None:
         ("code/helpers.py", "helpers"),
         ("code/engine/adapters.py", "engine.adapters"),
         ("code/engine/__init__.py", "engine"),
-        ("code/figures/charts.py", None),
+        ("code/figures/charts.py", "figures.charts"),
+        ("code/exercises/__init__.py", "exercises"),
+        ("serving/app.py", None),
         ("benchmarks/ladder.py", None),
     ],
 )
