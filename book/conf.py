@@ -29,6 +29,7 @@ suppress_warnings = [
 
 # Markdown. The anchors of headings are those that GitHub gives them.
 myst_enable_extensions = ["dollarmath"]
+myst_dmath_double_inline = True  # $$...$$ is a formula of its own in the middle of a paragraph too
 myst_heading_anchors = 4
 
 # Formulas are drawn by a file of the book itself. The package that holds it is no more than that file's source: used as
@@ -47,6 +48,7 @@ highlight_language = "none"  # what is drawn is no program
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True  # as they are written
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "ignore-module-all": True, "show-inheritance": True}
 napoleon_numpy_docstring = False

@@ -43,6 +43,11 @@ def prepare(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: 
     lines[:] = without_types(with_literal_blocks(lines))
 
 
+def without_factories(app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str, returned: str) -> Any:
+    """Write what a dataclass makes anew for each object as `...`; Python says `<factory>`, which nobody can read."""
+    return (arguments or "").replace("<factory>", "...") or arguments, returned
+
+
 def leave_out(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
     """Leave out the fields of named tuples: all that Python says about them is their number."""
     return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
@@ -82,6 +87,7 @@ def show_modules_as_python(app: Sphinx) -> list[Any]:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Make this file an extension of Sphinx."""
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon, which comes at 500
+    app.connect("autodoc-process-signature", without_factories)
     app.connect("autodoc-skip-member", leave_out)
     app.connect("html-collect-pages", show_modules_as_python, priority=400)  # before viewcode, which comes at 500
     app.add_transform(NamesOfTheirModule)

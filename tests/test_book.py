@@ -178,7 +178,7 @@ def dead_links(path: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_every_link_of_every_page_arrives(built: Path) -> None:
-    pages = [page for page in sorted(built.rglob("*.html")) if "_static" not in page.parts]  # there are the theme's parts
+    pages = [page for page in sorted(built.rglob("*.html")) if "_static" not in page.parts]  # these are no pages
     assert {built / f"{name}.html" for name in PAGES} <= set(pages)
     dead = {page.relative_to(built).as_posix(): dead_links(page) for page in pages}
     assert {name: links for name, links in dead.items() if links} == {}
