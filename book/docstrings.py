@@ -43,9 +43,11 @@ def prepare(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: 
     lines[:] = without_types(with_literal_blocks(lines))
 
 
-def without_factories(app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str, returned: str) -> Any:
+def without_factories(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, result: str | None
+) -> tuple[str | None, str | None]:
     """Write what a dataclass makes anew for each object as `...`; Python says `<factory>`, which nobody can read."""
-    return (arguments or "").replace("<factory>", "...") or arguments, returned
+    return arguments and arguments.replace("<factory>", "..."), result
 
 
 def leave_out(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
