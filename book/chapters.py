@@ -1,6 +1,7 @@
 """Chapters: a lesson's notebook and its solutions follow its note, without a word about it in the files.
 
-After notes/Lesson_2.md come notebooks/Lesson_2-*.ipynb and notebooks/solutions/Lesson_2-*.ipynb.
+After notes/Lesson_2.md come notebooks/Lesson_2-*.ipynb and notebooks/solutions/Lesson_2-*.ipynb; after
+notes/further/Lesson_6.md come notebooks/further/Lesson_6-*.ipynb and notebooks/solutions/Lesson_6-*.ipynb.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def rest_of_chapter(note: str, documents: Iterable[str]) -> list[tuple[str, str]
     folder, lesson = found.groups()
     patterns = {
         "The notebook": f"notebooks/{folder}{lesson}-*",
-        "The solutions": f"notebooks/{folder}solutions/{lesson}-*",
+        "The solutions": f"notebooks/solutions/{lesson}-*",
     }
     return [(title, name) for title, pattern in patterns.items() for name in sorted(matching(documents, pattern))]
 

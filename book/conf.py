@@ -16,7 +16,7 @@ html_title = project
 language = "en"
 
 root_doc = "book/index"
-include_patterns = ["README.md", "book/*.md", "models/*/MODEL_CARD.md"]
+include_patterns = ["README.md", "book/*.md", "models/*/MODEL_CARD.md", "serving/README.md"]
 include_patterns += ["notes/**.md", "notebooks/**.ipynb"]  # here ** goes through folders
 exclude_patterns = [".*", "**/.*", "build", "lab", "htmlcov", "**/__pycache__"]
 
@@ -29,6 +29,7 @@ suppress_warnings = [
 
 # Markdown. The anchors of headings are those that GitHub gives them.
 myst_enable_extensions = ["dollarmath"]
+myst_dmath_double_inline = True  # $$...$$ is a formula of its own in the middle of a paragraph too
 myst_heading_anchors = 4
 
 # Formulas are drawn by a file of the book itself. The package that holds it is no more than that file's source: used as
@@ -47,10 +48,12 @@ highlight_language = "none"  # what is drawn is no program
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True  # as they are written
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "ignore-module-all": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+viewcode_follow_imported_members = False  # a name's source is where its module has it
 
 html_theme = "sphinx_book_theme"
 html_theme_options = {

@@ -43,6 +43,13 @@ def prepare(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: 
     lines[:] = without_types(with_literal_blocks(lines))
 
 
+def without_factories(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, result: str | None
+) -> tuple[str | None, str | None]:
+    """Write what a dataclass makes anew for each object as `...`; Python says `<factory>`, which nobody can read."""
+    return arguments and arguments.replace("<factory>", "..."), result
+
+
 def leave_out(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
     """Leave out the fields of named tuples: all that Python says about them is their number."""
     return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
@@ -73,9 +80,17 @@ class NamesOfTheirModule(SphinxTransform):
                 link["reftarget"] = f"{thing.__module__}.{thing.__qualname__}"
 
 
+def show_modules_as_python(app: Sphinx) -> list[Any]:
+    """Have the pages with the modules' own code coloured: all texts are written by now, so what is drawn is not."""
+    app.config.highlight_language = "python"
+    return []  # and no page of our own
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Make this file an extension of Sphinx."""
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon, which comes at 500
+    app.connect("autodoc-process-signature", without_factories)
     app.connect("autodoc-skip-member", leave_out)
+    app.connect("html-collect-pages", show_modules_as_python, priority=400)  # before viewcode, which comes at 500
     app.add_transform(NamesOfTheirModule)
     return {"parallel_read_safe": True}

@@ -15,11 +15,11 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
-MODULE = re.compile(r"code/((?:engine/)?\w+)\.py")
+MODULE = re.compile(r"code/((?:\w+/)?\w+)\.py")
 
 
 def module_of(path: str) -> str | None:
-    """`code/engine/adapters.py` -> "engine.adapters"; None for a file that the pages on the code do not describe."""
+    """`code/engine/adapters.py` -> "engine.adapters"; None for a file outside `code/`."""
     found = MODULE.fullmatch(path)
     return found[1].replace("/", ".").removesuffix(".__init__") if found else None
 

@@ -65,13 +65,15 @@ class GlossaryTerms(SphinxTransform):
             self.add_links(Path(self.env.doc2path(GLOSSARY)).read_text(encoding="utf-8"))
 
     def add_anchors(self) -> None:
-        """Make the first bold text of every row of a table a target."""
+        """Make the first bold text of every row of a table a target, and the first that a search for it finds."""
         standard = self.env.get_domain("std")
         for row in self.document.findall(nodes.row):
             if term := next(row[0].findall(nodes.strong), None):
                 label = label_of(term.astext())
                 term["ids"].append(label)
                 standard.anonlabels[label] = self.env.docname, label
+                entries = [("single", name, label, "main", None) for name in term.astext().split(", ")]
+                row[0].insert(0, addnodes.index(entries=entries))
 
     def add_links(self, glossary: str) -> None:
         """Link each term of the glossary once."""

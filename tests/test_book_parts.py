@@ -12,16 +12,18 @@ import links
 import papers
 import pictures
 import terms
+from book_pages import contrast
 
 
 def test_chapter_goes_on_with_notebook_and_solutions() -> None:
     documents = ["notebooks/Lesson_1-A", "notebooks/Lesson_10-B", "notebooks/solutions/Lesson_1-Solutions"]
+    documents += ["notebooks/further/Lesson_6-C", "notebooks/solutions/Lesson_6-Solutions"]
     expected = [("The notebook", documents[0]), ("The solutions", documents[2])]
     assert chapters.rest_of_chapter("notes/Lesson_1", documents) == expected
     assert chapters.rest_of_chapter("notes/Lesson_0", documents) == []
     assert chapters.rest_of_chapter("notes/Glossary", documents) == []
-    further = [("The notebook", "notebooks/further/Lesson_6-C")]
-    assert chapters.rest_of_chapter("notes/further/Lesson_6", [*documents, further[0][1]]) == further
+    expected = [("The notebook", documents[3]), ("The solutions", documents[4])]
+    assert chapters.rest_of_chapter("notes/further/Lesson_6", documents) == expected
 
 
 def test_what_is_drawn_in_a_docstring_is_kept_and_lists_of_arguments_are_not_touched() -> None:
@@ -33,6 +35,14 @@ def test_what_is_drawn_in_a_docstring_is_kept_and_lists_of_arguments_are_not_tou
 def test_colon_in_what_is_returned_ends_no_type() -> None:
     lines = ["Returns:", "    The cache: it has grown.", "    Twice: yes.", "", "Raises:", "    ValueError: no."]
     assert docstrings.without_types(lines) == [lines[0], "    : The cache: it has grown.", *lines[2:]]
+
+
+def test_what_a_dataclass_makes_anew_is_written_as_dots() -> None:
+    def shown(arguments: str | None) -> tuple[str | None, str | None]:
+        return docstrings.without_factories(None, "class", "Batch", None, None, arguments, None)
+
+    assert shown("(ids: list[int] = <factory>, n: int = 1)") == ("(ids: list[int] = ..., n: int = 1)", None)
+    assert shown(None) == (None, None)
 
 
 def test_name_means_what_its_module_means_by_it() -> None:
@@ -52,7 +62,9 @@ def test_name_means_what_its_module_means_by_it() -> None:
         ("code/helpers.py", "helpers"),
         ("code/engine/adapters.py", "engine.adapters"),
         ("code/engine/__init__.py", "engine"),
-        ("code/figures/charts.py", None),
+        ("code/figures/charts.py", "figures.charts"),
+        ("code/exercises/__init__.py", "exercises"),
+        ("serving/app.py", None),
         ("benchmarks/ladder.py", None),
     ],
 )
@@ -93,3 +105,10 @@ def test_glossary_is_read_as_terms() -> None:
         "row": "term-row",
     }
     assert terms.sure_names(glossary).findall("A row, the KV cache, TTFT, to merge, kv caches") == ["KV cache", "TTFT"]
+
+
+def test_contrast_is_that_of_the_guidelines() -> None:
+    assert contrast("rgb(0, 0, 0) on rgb(255, 255, 255)") == pytest.approx(21)
+    assert contrast("rgb(255, 255, 255) on rgb(118, 118, 118)") == pytest.approx(4.54, abs=0.005)  # the palest grey
+    with pytest.raises(ValueError, match="no opaque colour"):
+        contrast("rgba(0, 0, 0, 0.5) on rgb(255, 255, 255)")

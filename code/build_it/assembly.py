@@ -1,8 +1,10 @@
 """The learner's own server: the five parts, read from the five notebooks, put together and compared with ours.
 
-from build_it import own_server
-own_server()        says of every part whether it is missing, not yet right or correct; when all five are correct,
-                    serves the course's requests with them
+    from build_it import own_server
+    own_server()        says of every part whether it is missing, not yet right or correct; when all five are correct,
+                        serves the course's requests with them
+
+What counts is a notebook as it was saved.
 """
 
 from __future__ import annotations

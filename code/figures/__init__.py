@@ -1,8 +1,10 @@
 """Figures: one style, one palette, units on every axis, and one function for each thing that is drawn.
 
-style       the palette and the sizes of text
-charts      what several lessons draw
-lesson_1 ...  what only this lesson draws: figures.lesson_1.NAME(...)
+    style         the palette and the sizes of text
+    charts        what several lessons draw
+    lesson_1 ...  what only this lesson draws: figures.lesson_1.NAME(...)
+
+What several lessons draw is at hand as figures.NAME(...).
 """
 
 from . import lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_6, lesson_7, lesson_8
