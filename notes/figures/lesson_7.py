@@ -31,7 +31,7 @@ def open_counts() -> list[tuple[int, int]]:
 
 def open_and_closed() -> Sheet:
     """How many requests are in the server, step by step, for both ways to load it."""
-    sheet = Sheet(392, "The same server: a closed loop never sees the queue that an open loop makes")
+    sheet = Sheet(396, "The same server: a closed loop never sees the queue that an open loop makes")
     bottom, size = 318, 10.5
     loops = [
         (40, "closed loop: eight askers, who wait for answers", closed_counts()),
@@ -51,7 +51,7 @@ def open_and_closed() -> Sheet:
         sheet.text(left + END * size, bottom + 16, "time", size=SMALL, ha="right")
         sheet.text(left, bottom + 16, "requests in the server", size=SMALL)
     sheet.key(40, 356, [(PALE_BLUE, "runs, in one of 8 rows", 220), (HATCHED_ORANGE, "waits for a row", 160)])
-    sheet.note(20, 380, "Counted: each request keeps its row for 8 steps; on the right 12 come while 8 are served.")
+    sheet.note(20, 382, "Counted: each request keeps its row for 8 steps; on the right 12 come while 8 are served.")
     return sheet
 
 
