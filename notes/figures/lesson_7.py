@@ -57,13 +57,14 @@ def open_and_closed() -> Sheet:
 
 def two_clocks() -> Sheet:
     """The way of a request and of its first token, and which part of it each clock covers."""
-    sheet = Sheet(230, "The server's clock starts when it has read the request, the asker's when it is sent")
+    sheet = Sheet(230, "The server's clock starts when it has read the request, the asker's when it is due")
     stations = [
-        (100, "on the way", PALE_GREY),
-        (120, "lies in a socket", HATCHED_ORANGE),
-        (80, "is read", PALE_GREY),
-        (170, "waits for a row", HATCHED_ORANGE),
-        (140, "first forward", SOLID_BLUE),
+        (90, "in the client", HATCHED_ORANGE),
+        (90, "on the way", PALE_GREY),
+        (100, "in a socket", HATCHED_ORANGE),
+        (70, "is read", PALE_GREY),
+        (140, "waits for a row", HATCHED_ORANGE),
+        (120, "first forward", SOLID_BLUE),
         (110, "on the way back", PALE_GREY),
     ]
     x, edges = 40.0, []
@@ -72,6 +73,6 @@ def two_clocks() -> Sheet:
         sheet.text(x + width / 2, 78, words, size=SMALL, ha="center")
         edges.append((x, x + width))
         x += width
-    sheet.span(edges[3][0], edges[4][1], 160, "TTFT by the server's clock", below=True)
-    sheet.span(edges[0][0], edges[5][1], 196, "TTFT by the asker's clock", below=True)
+    sheet.span(edges[4][0], edges[5][1], 160, "TTFT by the server's clock", below=True)
+    sheet.span(edges[0][0], edges[6][1], 196, "TTFT by the asker's clock", below=True)
     return sheet
