@@ -16,7 +16,7 @@ html_title = project
 language = "en"
 
 root_doc = "book/index"
-include_patterns = ["README.md", "book/*.md", "models/*/MODEL_CARD.md", "serving/README.md"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "book/*.md", "models/*/MODEL_CARD.md", "serving/README.md"]
 include_patterns += ["notes/**.md", "notebooks/**.ipynb"]  # here ** goes through folders
 exclude_patterns = [".*", "**/.*", "build", "lab", "htmlcov", "**/__pycache__"]
 

@@ -146,9 +146,10 @@ Ctrl-C stops it."""
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Tell the person at the terminal; nothing happens if nobody reads it any more."""
+    with suppress(OSError):
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def allow_many_connections() -> None:

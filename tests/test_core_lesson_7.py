@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
@@ -21,7 +26,7 @@ from test_notebooks import is_running, wait_until
 def core() -> dict[str, Any]:
     """The functions and classes that the lesson defines, without running anything else of it."""
     names: dict[str, Any] = {"np": np, "Counter": Counter, "dataclass": dataclass, "WANTED": 0.9}
-    names |= {"heapify": heapify, "heapreplace": heapreplace, "TTFT_S": 0.25, "TPOT_S": 0.05}
+    names |= {"heapify": heapify, "heapreplace": heapreplace, "TTFT_S": 0.25, "TPOT_S": 0.05, "body": {}}
     for cell in lessons.code_cells(lessons.read_notebook(lesson_path(7))):
         nodes = ast.parse(cell.source).body
         kept = [node for node in nodes if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))]
@@ -87,6 +92,11 @@ def test_refused_requests_are_not_completed_ones() -> None:
     assert CORE["ttfts"](answers) == [0.5, 0.5]
 
 
+def without_start(source: str) -> str:
+    """The cell that defines the lesson's server, without the line that starts one."""
+    return source[: source.index("\n\n\nserver = ")]
+
+
 FAILS = 'raise ValueError("as a learner may")'
 LEAVES = 'from pathlib import Path\nPath("server").write_text(str(Server().process.pid))'
 
@@ -96,7 +106,7 @@ def test_a_cell_that_fails_leaves_no_server_behind(tmp_path: Path, no_network: d
     for name in ("code", "models", "serving"):
         (tmp_path / name).symlink_to(lessons.ROOT / name)
     setup, starts, *_ = [cell.source for cell in lessons.code_cells(lessons.read_notebook(lesson_path(7)))]
-    starts = starts[: starts.index("\n\n\nserver = ")]
+    starts = without_start(starts)
     nb = new_notebook(cells=[new_code_cell(source) for source in (setup, starts, LEAVES, FAILS)])
     (tmp_path / "notebooks" / "further").mkdir(parents=True)
     path = tmp_path / "notebooks" / "further" / "Lesson_7-Failing.ipynb"
@@ -105,3 +115,42 @@ def test_a_cell_that_fails_leaves_no_server_behind(tmp_path: Path, no_network: d
     assert outcome.failure is not None and "as a learner may" in outcome.failure.error
     number = int((path.parent / "server").read_text())
     wait_until(lambda: not is_running(number))
+
+
+HOLDS = """
+server = Server()
+print(server.process.pid, server.url, flush=True)
+while True:
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system has no process groups")
+def test_an_interrupt_leaves_the_server_running_and_a_killed_kernel_does_not() -> None:
+    """Jupyter interrupts and kills the whole process group of a kernel."""
+    (starts,) = (
+        cell.source
+        for cell in lessons.code_cells(lessons.read_notebook(lesson_path(7)))
+        if "class Server" in cell.source
+    )
+    source = "import os, re, subprocess, sys, threading\n" + without_start(starts) + HOLDS
+    kernel = subprocess.Popen(
+        [sys.executable, "-c", source],
+        cwd=lessons.NOTEBOOKS / "further",
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        number, url = kernel.stdout.readline().split()
+        os.killpg(kernel.pid, signal.SIGINT)
+        assert kernel.stdout.readline() == "interrupted\n"
+        assert httpx.get(f"{url}/health", trust_env=False).status_code == httpx.codes.OK
+    finally:
+        os.killpg(kernel.pid, signal.SIGKILL)
+        kernel.communicate()
+    wait_until(lambda: not is_running(int(number)))

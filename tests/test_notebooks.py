@@ -47,7 +47,7 @@ def quick(no_network: dict[str, str]) -> dict[str, str]:
 
 def doubled(path: Path, folder: Path) -> Path:
     """A notebook that holds the cells of `path` twice over, in a folder laid out like this project."""
-    for name in ("code", "models", "serving"):
+    for name in ("code", "models", "serving", "benchmarks"):
         (folder / name).symlink_to(lessons.ROOT / name)
     nb = lessons.read_notebook(path)
     again = copy.deepcopy(nb.cells)

@@ -67,7 +67,7 @@ def goodput(rates: Sequence[float], completed: Sequence[float], in_time: Sequenc
     ax.plot(rates, completed, color=PALETTE[0], marker="o", label="answered (throughput)")
     ax.plot(rates, in_time, color=PALETTE[1], marker="s", linestyle="--", label="answered in time (goodput)")
     if knee:
-        ax.axvline(knee, color=GREY, linewidth=0.8)
+        ax.vlines(knee, 0, knee, color=GREY, linewidth=0.8)
     ax.set(xlabel="requests per second that came", ylabel="answers per second")
     ax.set_ylim(bottom=0)
     ax.set_title(

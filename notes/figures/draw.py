@@ -277,8 +277,9 @@ DRAWINGS = [
     ),
     Drawing(
         lesson_7.two_clocks,
-        "A request's way: it leaves the client, lies in a socket, is read by the server, waits for a row, is computed, "
-        "and its first token travels back; the server's time to first token covers the middle of it, the client's all.",
+        "A request's way: it waits in the client, travels, lies in a socket, is read by the server, waits for a row, "
+        "is computed, and its first token travels back; the server's time to first token covers the middle, the "
+        "client's all.",
     ),
     Drawing(
         lesson_8.pages,

@@ -31,7 +31,7 @@ def open_counts() -> list[tuple[int, int]]:
 
 def open_and_closed() -> Sheet:
     """How many requests are in the server, step by step, for both ways to load it."""
-    sheet = Sheet(392, "The same server: a closed loop never sees the queue that an open loop makes")
+    sheet = Sheet(396, "The same server: a closed loop never sees the queue that an open loop makes")
     bottom, size = 318, 10.5
     loops = [
         (40, "closed loop: eight askers, who wait for answers", closed_counts()),
@@ -51,19 +51,20 @@ def open_and_closed() -> Sheet:
         sheet.text(left + END * size, bottom + 16, "time", size=SMALL, ha="right")
         sheet.text(left, bottom + 16, "requests in the server", size=SMALL)
     sheet.key(40, 356, [(PALE_BLUE, "runs, in one of 8 rows", 220), (HATCHED_ORANGE, "waits for a row", 160)])
-    sheet.note(20, 380, "Counted: each request keeps its row for 8 steps; on the right 12 come while 8 are served.")
+    sheet.note(20, 382, "Counted: each request keeps its row for 8 steps; on the right 12 come while 8 are served.")
     return sheet
 
 
 def two_clocks() -> Sheet:
     """The way of a request and of its first token, and which part of it each clock covers."""
-    sheet = Sheet(230, "The server's clock starts when it has read the request, the asker's when it is sent")
+    sheet = Sheet(230, "The server's clock starts when it has read the request, the asker's when it is due")
     stations = [
-        (100, "on the way", PALE_GREY),
-        (120, "lies in a socket", HATCHED_ORANGE),
-        (80, "is read", PALE_GREY),
-        (170, "waits for a row", HATCHED_ORANGE),
-        (140, "first forward", SOLID_BLUE),
+        (90, "in the client", HATCHED_ORANGE),
+        (90, "on the way", PALE_GREY),
+        (100, "in a socket", HATCHED_ORANGE),
+        (70, "is read", PALE_GREY),
+        (140, "waits for a row", HATCHED_ORANGE),
+        (120, "first forward", SOLID_BLUE),
         (110, "on the way back", PALE_GREY),
     ]
     x, edges = 40.0, []
@@ -72,6 +73,6 @@ def two_clocks() -> Sheet:
         sheet.text(x + width / 2, 78, words, size=SMALL, ha="center")
         edges.append((x, x + width))
         x += width
-    sheet.span(edges[3][0], edges[4][1], 160, "TTFT by the server's clock", below=True)
-    sheet.span(edges[0][0], edges[5][1], 196, "TTFT by the asker's clock", below=True)
+    sheet.span(edges[4][0], edges[5][1], 160, "TTFT by the server's clock", below=True)
+    sheet.span(edges[0][0], edges[6][1], 196, "TTFT by the asker's clock", below=True)
     return sheet
