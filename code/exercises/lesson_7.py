@@ -8,7 +8,7 @@ from .checking import Function, compare_function, compare_number, exercise
 
 
 @exercise("rows, step time and length of the answers say what a server can complete, before anybody has asked it")
-def check_capacity(capacity: float | None, busy_share: float | None) -> None:
+def check_capacity(capacity: float | None, share_of_rows: float | None) -> None:
     """Exercise 7.1: how many answers per second a server completes, and how busy it is below that."""
     rows, step_s, tokens, rate = 8, 0.005, 64, 15
     expected = rows / (tokens * step_s)
@@ -24,7 +24,7 @@ def check_capacity(capacity: float | None, busy_share: float | None) -> None:
         "that is the share of the rows that are free": 1 - rate / expected,
         "that is a number of rows; divide it by eight": rate * tokens * step_s,
     }
-    compare_number("busy_share", busy_share, rate / expected, mistakes)
+    compare_number("share_of_rows", share_of_rows, rate / expected, mistakes)
 
 
 @exercise("in a closed loop rate and latency are tied together: whoever waits does not ask, so the queue never grows")
