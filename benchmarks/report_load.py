@@ -83,10 +83,9 @@ def generators_table(result: dict[str, Any]) -> str:
     """What each load generator says of the same server under the same load."""
     load = result["load"]
     caption = (
-        f"Three projects' load generators take turns at this server: {load['requests']} requests for the storyteller, "
-        f"{load['at_a_time']} at a time, {load['prompt_tokens']} tokens in and {load['max_tokens']} out. Each of them "
-        f"got every answer. The server computes with {result['threads']} thread here, which leaves a core to the "
-        "generator."
+        f"Three load generators take turns at this server ({load['requests']} requests for the storyteller, "
+        f"{load['at_a_time']} at a time, {load['prompt_tokens']} tokens in, {load['max_tokens']} out, "
+        f"{result['threads']} thread), and each gets every answer."
     )
     rows = [
         [

@@ -93,6 +93,19 @@ def test_numbers_of_points_that_lie_close_together_do_not_cover_each_other():
     plt.close("all")
 
 
+def test_every_board_of_several_is_drawn_and_told_from_the_others():
+    boards = []
+    for number in range(1, 9):
+        board = Scoreboard(f"Lesson {number}")
+        board.add("time", 10 + number, 10.0, "s")
+        boards.append(board)
+    ax = predicted_and_measured(*boards)
+    drawn = [group for group in ax.collections if str(group.get_label()).startswith("Lesson")]
+    looks = {(str(g.get_edgecolor()), str(g.get_facecolor()), str(g.get_paths()[0].vertices.round(3))) for g in drawn}
+    assert len(drawn) == len(looks) == 8
+    plt.close("all")
+
+
 # --- The committed lessons ---------------------------------------------------------------------------
 
 

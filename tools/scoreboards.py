@@ -1,7 +1,6 @@
 """The scoreboards that the committed lessons show at their end, read back from their outputs.
 
-The page on the ladder draws and lists the predictions of the five lessons from here, and the tests hold each lesson to
-them.
+The page on the ladder draws and lists the predictions of all lessons from here, and the tests hold each lesson to them.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from notebook_files import FURTHER, ROOT, code_cells, find_lessons, read_notebook
+from notebook_files import ROOT, code_cells, find_lessons, read_notebook
 
 sys.path.insert(0, str(ROOT / "code"))
 
@@ -20,9 +19,8 @@ from scoreboard import SCOREBOARD_MIME, Scoreboard, quantity  # noqa: F401
 
 
 def saved_scoreboards(paths: Sequence[Path] | None = None) -> list[Scoreboard]:
-    """The scoreboard of every lesson but the further ones, in order; a notebook that shows none is left out."""
-    course = [path for path in find_lessons() if path.parent.name != FURTHER]
-    return [board for path in paths or course for board in scoreboards_of(path)]
+    """The scoreboard of every lesson, in order; a notebook that shows none is left out."""
+    return [board for path in paths or find_lessons() for board in scoreboards_of(path)]
 
 
 def scoreboards_of(path: Path) -> Iterator[Scoreboard]:

@@ -140,9 +140,12 @@ def predicted_and_measured(*boards: Scoreboard, ax: Axes | None = None) -> Axes:
     ax.fill_between(ends, ends / MISS, ends * MISS, color=PALE, label=f"within a factor of {MISS}")
     ax.plot(ends, ends, color=GREY, linewidth=1, label="measured as predicted")
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="predicted (each in its own unit)")
-    for board, color, marker in zip(boards, (*PALETTE, GREY), (*MARKERS, "v"), strict=False):
+    marks = list(zip((*PALETTE, GREY), (*MARKERS, "v"), strict=True))
+    for place, board in enumerate(boards):
         points = np.array([(row.predicted, row.measured) for row in board.rows if not row.exact]).T
-        ax.scatter(*points, color=color, marker=marker, s=30, zorder=3, label=board.lesson)
+        color, marker = marks[place % len(marks)]
+        inside = color if place < len(marks) else "none"  # from the sixth board on, the marks are hollow
+        ax.scatter(*points, facecolors=inside, edgecolors=color, marker=marker, s=30, zorder=3, label=board.lesson)
     exact = sum(row.exact for row in rows)
     ax.plot([], [], " ", label=f"not drawn: {exact} exact counts and bytes")
     ax.set_ylabel("measured (the same unit)")

@@ -83,7 +83,7 @@ DRAWINGS = [
     ),
     Drawing(
         ladder_page.predictions,
-        "Predicted against measured, both axes logarithmic, for the times and ratios that the five lessons "
+        "Predicted against measured, both axes logarithmic, for the times and ratios that the eight lessons "
         "predict: most points lie in a pale band around the diagonal, the misses outside of it.",
     ),
     Drawing(

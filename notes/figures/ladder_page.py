@@ -68,7 +68,7 @@ def peers() -> Sheet:
 
 
 def predictions() -> Sheet:
-    """Every prediction of the five lessons beside its measurement, as the committed notebooks show them."""
+    """Every prediction of the lessons beside its measurement, as the committed notebooks show them."""
     boards = saved_scoreboards()
     rows = [row for board in boards for row in board.rows]
     open_rows = [row for row in rows if not row.exact]
