@@ -7,7 +7,8 @@ The workload is the course's: 32 requests with prompts of 7 tokens, of which eve
 others for 10. Eight are served at a time, and no answer ends before it has all its tokens. Every rung uses the public
 functions of code/ (rungs.py), the last ones its engine. The rungs are timed in turn, round after round, so that a
 machine that becomes slower slows all of them alike. The memory of each is measured in a process of its own
-(rung_memory.py). A rung whose weights cannot be packed on this machine is left out, and the result says so.
+(rung_memory.py). A rung whose weights cannot be packed on this machine is left out, and the result says so. A whole run
+on a CPU has one rung more, the engine behind HTTP (rung_server.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,7 @@ from packed import packed_layers
 from results_file import BUILD, RESULTS, check_device, check_rounds, where_to_write, write_json
 from rung_memory import memory_of
 from rung_quality import storyteller_quality
+from rung_server import ENGINE_BESIDE, SERVER_RUNG, Ask, server_of
 from rung_steps import bytes_read, decode_steps, time_outside
 from rungs import Rung, prepare_models, rungs_for
 from utils import size_in_bytes
@@ -48,13 +51,15 @@ def climb(
     *,
     quality: bool = True,
     memory: bool = True,
+    server: bool = False,
     queue_lengths: Sequence[int] = (32, 1000, 10_000),
 ) -> dict[str, Any]:
     """Serve the workload on every rung and time it. Returns what the JSON file holds."""
     requests = workload.make(model.get_input_embeddings().num_embeddings)
     models, left_out = prepare_models(rungs_for(device), model)
     rungs = [rung for rung in rungs_for(device) if rung.name in models]
-    measured = measure_rungs(rungs, models, requests, workload.slots, repeats, device)
+    with server_of(model, requests, workload.slots) if server else nullcontext() as ask:
+        measured = measure_rungs(rungs, models, requests, workload.slots, repeats, device, ask)
     result = {
         "machine": machine(),
         "device": device,
@@ -67,6 +72,8 @@ def climb(
         "rungs": [row_of(rung, rungs, models[rung.name], requests, measured) for rung in rungs],
         "left_out": left_out,
     }
+    if server:
+        result["server"] = speed_of(SERVER_RUNG, ENGINE_BESIDE, rungs[0].name, requests, measured)
     models.clear()  # what follows needs the memory
     if quality:
         result["storyteller_sample"], qualities = storyteller_quality(rungs, device)
@@ -115,12 +122,19 @@ def measure_rungs(
     slots: int,
     repeats: int,
     device: str,
+    ask: Ask | None = None,
 ) -> Measured:
-    """Serve the requests once to get the tokens, then in timed rounds, and then time single decode steps."""
+    """Serve the requests once to get the tokens, then in timed rounds, and then time single decode steps.
+
+    `ask` asks the server on the engine, which is timed among the rungs.
+    """
     answers, forwards = serve_once(rungs, models, requests, slots)
+    calls = {rung.name: partial(rung.serve, models[rung.name], requests, slots, None) for rung in rungs}
+    if ask:
+        answers[SERVER_RUNG], calls[SERVER_RUNG] = ask(), ask
     before = memory_bandwidth(device=device)
     timings = interleaved(
-        {rung.name: partial(rung.serve, models[rung.name], requests, slots, None) for rung in rungs},
+        calls,
         repeats=repeats,
         warmup=0,
         progress="rounds",
@@ -156,32 +170,39 @@ def row_of(
     rung: Rung, rungs: Sequence[Rung], model: PreTrainedModel, requests: list[Request], measured: Measured
 ) -> dict[str, Any]:
     """What the JSON says about one rung."""
-    timing, forwards = measured.timings[rung.name], measured.forwards[rung.name]
     first, before = rungs[0].name, rung.beside or rungs[max(0, rungs.index(rung) - 1)].name
-    floor_s = bytes_read(model) / measured.bandwidth
+    floor_s, forwards = bytes_read(model) / measured.bandwidth, measured.forwards[rung.name]
     steps = measured.steps[rung.name]
-    same = [one == other for one, other in zip(measured.answers[rung.name], measured.answers[first], strict=True)]
-    return {
-        "name": rung.name,
-        "seconds": list(timing.seconds),
-        "median_s": timing.median_s,
-        "quartiles_s": list(timing.quartiles_s),
-        "tokens_per_s": sum(request.max_tokens for request in requests) / timing.median_s,
+    return speed_of(rung.name, before, first, requests, measured) | {
         "forwards": forwards,
         "engine": rung.engine,
-        "rung_before": before,
-        "times_the_rung_before": Comparison(measured.timings[before], timing).ratio,
-        "times_the_first": Comparison(measured.timings[first], timing).ratio,
         "packed_layers": len(packed_layers(model)),
         "weight_bytes": size_in_bytes(model),
         "bytes_read_per_forward": bytes_read(model),
         "floor_of_a_forward_s": floor_s,
-        "times_the_floor": timing.median_s / (forwards * floor_s),
+        "times_the_floor": measured.timings[rung.name].median_s / (forwards * floor_s),
         "decode_step_s": {rows: step.median_s for rows, step in steps.items()},
         "decode_steps_timed": len(steps[1].seconds),
         "outside_the_model": measured.outside[rung.name],
         "exact": rung.exact,
-        "same_answers": sum(same),
+    }
+
+
+def speed_of(name: str, before: str, first: str, requests: list[Request], measured: Measured) -> dict[str, Any]:
+    """How long a rung takes, how much less than two others, and how many answers are those of the first."""
+    timing, tokens = measured.timings[name], sum(request.max_tokens for request in requests)
+    return {
+        "name": name,
+        "seconds": list(timing.seconds),
+        "median_s": timing.median_s,
+        "quartiles_s": list(timing.quartiles_s),
+        "tokens_per_s": tokens / timing.median_s,
+        "rung_before": before,
+        "times_the_rung_before": Comparison(measured.timings[before], timing).ratio,
+        "times_the_first": Comparison(measured.timings[first], timing).ratio,
+        "same_answers": sum(
+            one == other for one, other in zip(measured.answers[name], measured.answers[first], strict=True)
+        ),
     }
 
 
@@ -202,6 +223,12 @@ def table(result: dict[str, Any]) -> str:
             f"{row['times_the_rung_before']:10.2f}{row['times_the_first']:9.1f}{row['times_the_floor']:9.2f}"
             f"{row['weight_bytes'] / 1e6:7.0f}{step[1] * 1e3:10.1f}{step[slots] * 1e3:11.1f}"
             f"{row['floor_of_a_forward_s'] * 1e3:10.1f}{row['outside_the_model']['share_of_the_time']:9.1%}"
+        )
+    if row := result.get("server"):
+        lines.append(
+            f"{row['name']:26}{row['median_s']:9.2f}{row['tokens_per_s']:10.0f}{'':10}"
+            f"{row['times_the_rung_before']:10.2f}{row['times_the_first']:9.1f}; {row['same_answers']} of "
+            f"{result['requests']} answers are the same"
         )
     lines.append(
         "besides: the share of the time of continuous batching, or of the engine, that is not spent in the model's "
@@ -258,7 +285,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     whole = not (options.quick or options.model)
     queue_lengths = (32, 1000) if options.quick else (32, 1000, 10_000)
     result = {"model": options.model or "GPT-2 small's shape, random weights"}
-    result |= climb(model, workload, options.device, repeats, quality=whole, memory=whole, queue_lengths=queue_lengths)
+    result |= climb(
+        model,
+        workload,
+        options.device,
+        repeats,
+        quality=whole,
+        memory=whole,
+        server=whole and options.device == "cpu",
+        queue_lengths=queue_lengths,
+    )
     print(table(result))
     write_json(result, where_to_write(options.out, [rung["name"] for rung in result["left_out"]]))
     return 0

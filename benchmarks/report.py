@@ -56,6 +56,18 @@ def ladder_table(result: dict[str, Any]) -> str:
         ]
         for row in result["rungs"]
     ]
+    row = result["server"]
+    rows.append(
+        [
+            row["name"],
+            f"{row['median_s']:.1f}",
+            f"{row['tokens_per_s']:.0f}",
+            f"{row['times_the_first']:.1f}",
+            "",
+            f"{row['same_answers']} of {result['requests']}",
+            "",
+        ]
+    )
     return markdown(header, rows)
 
 
@@ -134,6 +146,8 @@ def count_and_clock(result: dict[str, Any]) -> str:
         "hundred small operations and the search for the largest of 50,257 logits do not shrink with them. The int8 "
         "of this rung rounds the output head too; the count of megabytes in Lesson 0 leaves the head in fp32.",
         engine_gain(result),
+        f"**The server.** Behind HTTP, with all {result['requests']} requests sent at once and answers streamed, the "
+        f"same engine takes {1 / result['server']['times_the_rung_before']:.2f} times as long.",
     ]
     return "\n".join(wrap(f"- {paragraph}", indent="  ") for paragraph in paragraphs)
 

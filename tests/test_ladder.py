@@ -21,6 +21,7 @@ import packed
 import results_file
 import rung_memory
 import rung_quality
+import rung_server
 import rung_steps
 import rungs
 import utils
@@ -133,6 +134,21 @@ def test_a_rung_that_changes_a_token_is_reported_and_ends_nothing(gpt2):
 
 
 # --- Packed, or not called so ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_last_rung_gives_the_tokens_of_the_others_over_http():
+    model = tiny_model("gpt2").float()
+    requests = QUICK.make(model.config.vocab_size)
+    first, last = rungs.RUNGS[1], rungs.find_rung(rung_server.ENGINE_BESIDE, "cpu")
+    models, _ = rungs.prepare_models([first, last], model)
+    with rung_server.server_of(model, requests, QUICK.slots) as ask:
+        measured = ladder.measure_rungs([first, last], models, requests, QUICK.slots, 1, "cpu", ask)
+    names = rung_server.SERVER_RUNG, rung_server.ENGINE_BESIDE, first.name
+    row = ladder.speed_of(*names, requests, measured)
+    assert row["same_answers"] == len(requests)
+    engine = measured.timings[last.name].median_s
+    assert row["times_the_rung_before"] == pytest.approx(engine / row["median_s"])
 
 
 def test_packed_rungs_are_packed_and_the_others_are_not(result):

@@ -40,6 +40,12 @@ def test_relative_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(path), f"{page.name} links to {link}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)
+def test_no_address_is_broken_over_two_lines(page):
+    """Such a link is none, and the test above does not see it."""
+    assert not re.findall(r"\]\([^)\s`]*\n[^)]*\)", markdown(page))
+
+
 def test_requirements_are_the_six_packages_of_the_course():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

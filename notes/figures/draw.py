@@ -67,9 +67,9 @@ DRAWINGS = [
     ),
     Drawing(
         lesson_0.ladder,
-        "Bars of the seconds that the same 32 requests take on ten rungs: one at a time without a cache, with a KV "
-        "cache, in static batches, by continuous batching, then with packed weights in fp32, bf16 and int8, and with "
-        "the same three by the engine.",
+        "Bars of the seconds that the same 32 requests take on eleven rungs: one at a time without a cache, with a KV "
+        "cache, in static batches, by continuous batching, then with packed weights in fp32, bf16 and int8, with the "
+        "same three by the engine, and by a server on it.",
     ),
     Drawing(
         ladder_page.peers,
