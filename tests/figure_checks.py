@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -18,3 +19,14 @@ def assert_readable(figure: Figure) -> None:
     """No text is smaller than 9 points."""
     small = [(text.get_text(), text.get_fontsize()) for text in texts(figure) if text.get_fontsize() < SMALLEST_POINTS]
     assert not small, f"too small to read, in points: {small}"
+
+
+def title(ax: Axes) -> str:
+    """The title, which stands on the left."""
+    assert ax.get_title(loc="left"), "the title stands on the left"
+    return ax.get_title(loc="left")
+
+
+def legend(ax: Axes) -> list[str]:
+    """The words of the legend."""
+    return [text.get_text() for text in ax.get_legend().get_texts()]

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import pytest
-from matplotlib.axes import Axes
 
 import figures
-from figure_checks import assert_readable, texts
+from figure_checks import assert_readable, legend, texts, title
 from figures import lesson_5
 
 
@@ -19,15 +18,6 @@ def in_the_course_style() -> Iterator[None]:
         figures.use_style()
         yield
     plt.close("all")
-
-
-def legend(ax: Axes) -> list[str]:
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
-def title(ax: Axes) -> str:
-    assert ax.get_title(loc="left"), "the title stands on the left"
-    return ax.get_title(loc="left")
 
 
 def test_the_share_of_an_adapter_is_a_line_for_each_layer():

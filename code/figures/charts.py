@@ -126,6 +126,26 @@ def _shades(words: str, two: bool) -> str:
     return f"{words} (two shades in turn)" if two else words
 
 
+def grouped_bars(series: Mapping[str, Mapping[str, float]], digits: str = "g") -> Axes:
+    """Bars side by side: for each kind one bar of every series, with its value above it.
+
+    Args:
+        series: for each name in the legend the values by kind, all with the same kinds.
+        digits: how the values are written, as in a format string.
+    """
+    ax = plt.subplots()[1]
+    kinds = list(next(iter(series.values())))
+    width = 0.8 / len(series)
+    for index, ((name, values), color) in enumerate(zip(series.items(), PALETTE, strict=False)):
+        places = np.arange(len(kinds)) + (index - (len(series) - 1) / 2) * width
+        ax.bar(places, [values[kind] for kind in kinds], width, color=color, edgecolor="white", label=name)
+        for place, kind in zip(places, kinds, strict=True):
+            ax.text(place, values[kind], f"{values[kind]:{digits}}", ha="center", va="bottom")
+    ax.set_xticks(range(len(kinds)), kinds)
+    ax.grid(False, axis="x")
+    return ax
+
+
 def predicted_and_measured(*boards: Scoreboard, ax: Axes | None = None) -> Axes:
     """The predictions of these scoreboards as points: predicted across, measured up, both logarithmic.
 

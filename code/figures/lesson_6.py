@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from .charts import grouped_bars
 from .style import GREY, LINE_STYLES, MARKERS, PALE, PALETTE
 
 
@@ -79,17 +80,7 @@ def waits(first_tokens: Mapping[str, Mapping[str, float]]) -> Axes:
     Args:
         first_tokens: for each policy the mean number of the forward by voice, all policies with the same voices.
     """
-    ax = plt.subplots()[1]
-    voices = list(next(iter(first_tokens.values())))
-    width = 0.8 / len(first_tokens)
-    for index, ((policy, means), color) in enumerate(zip(first_tokens.items(), PALETTE, strict=False)):
-        places = np.arange(len(voices)) + (index - (len(first_tokens) - 1) / 2) * width
-        values = [means[voice] for voice in voices]
-        ax.bar(places, values, width, color=color, edgecolor="white", label=policy)
-        for place, value in zip(places, values, strict=True):
-            ax.text(place, value, f"{value:g}", ha="center", va="bottom")
-    ax.set_xticks(range(len(voices)), voices)
-    ax.grid(False, axis="x")
+    ax = grouped_bars(first_tokens)
     ax.set(xlabel="voice", ylabel="forward of the first token\n(mean over the voice's requests)")
     longest = {policy: max(means.values()) for policy, means in first_tokens.items()}
     worst, best = max(longest, key=longest.get), min(longest, key=longest.get)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from .charts import grouped_bars
 from .style import BLUE, ORANGE, PALE, PALETTE, PURPLE
 
 
@@ -114,16 +115,9 @@ def first_tokens(means: Mapping[str, Mapping[str, float]]) -> Axes:
     Args:
         means: for each order of service the mean by kind of request, all orders with the same kinds.
     """
-    ax = plt.subplots()[1]
+    ax = grouped_bars(means, ".1f")
     kinds = list(next(iter(means.values())))
-    width = 0.8 / len(means)
-    for index, ((order, of_kind), color) in enumerate(zip(means.items(), PALETTE, strict=False)):
-        places = np.arange(len(kinds)) + (index - (len(means) - 1) / 2) * width
-        ax.bar(places, [of_kind[kind] for kind in kinds], width, color=color, edgecolor="white", label=order)
-        for place, kind in zip(places, kinds, strict=True):
-            ax.text(place, of_kind[kind], f"{of_kind[kind]:.1f}", ha="center", va="bottom")
-    ax.set_xticks(range(len(kinds)), [f"requests for {kind}" for kind in kinds])
-    ax.grid(False, axis="x")
+    ax.set_xticklabels([f"requests for {kind}" for kind in kinds])
     ax.set(ylabel="forward of the first token (mean)")
     one, other = list(means)[:2]
     ax.set_title(
