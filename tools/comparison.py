@@ -17,7 +17,7 @@ from scoreboards import Scoreboard, scoreboards_in
 
 FAR = 2.0  # results that are further apart than this factor get a sentence
 NOTABLE = 1.25  # speeds that are closer than this factor explain nothing
-BUSY = 0.5  # the share of the processors that others want on a machine that is called busy
+BUSY = 0.75  # the share of the processors that others want on a machine that is called busy
 
 # A number that stands alone: neither "GPT-2" nor "int8" holds one.
 NUMBER = re.compile(r"(?<![\w.,-])(\d+(?:,\d{3})*(?:\.\d+)?)")
