@@ -119,12 +119,13 @@ def test_a_cell_that_fails_leaves_no_server_behind(tmp_path: Path, no_network: d
 
 HOLDS = """
 server = Server()
-print(server.process.pid, server.url, flush=True)
-while True:
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
+try:
+    print(server.process.pid, server.url, flush=True)
+    while True:
+        time.sleep(0.05)  # one endless wait could begin just after the signal, and never see it
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    time.sleep(600)
 """
 
 
@@ -137,7 +138,7 @@ def test_an_interrupt_leaves_the_server_running_and_a_killed_kernel_does_not() -
         for cell in lessons.code_cells(lessons.read_notebook(lesson_path(7)))
         if "class Server" in cell.source
     )
-    source = "import os, re, subprocess, sys, threading\n" + without_start(starts) + HOLDS
+    source = "import os, re, subprocess, sys, time\n" + without_start(starts) + HOLDS
     kernel = subprocess.Popen(
         [sys.executable, "-c", source],
         cwd=lessons.NOTEBOOKS / "further",

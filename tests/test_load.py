@@ -140,8 +140,9 @@ def test_a_load_generator_that_misses_an_answer_is_named():
 
 
 def test_without_the_load_generators_the_command_names_the_environment(monkeypatch, capsys, tmp_path):
-    tool, _, package = generators.GENERATORS["aiperf"]
-    monkeypatch.setitem(generators.GENERATORS, "aiperf", (tool, tmp_path / ".venv-load" / "bin" / "python", package))
+    python = tmp_path / ".venv-load" / "bin" / "python"
+    for name, (tool, _, package) in generators.GENERATORS.items():
+        monkeypatch.setitem(generators.GENERATORS, name, (tool, python, package))
     with pytest.raises(SystemExit):
         generators.main(["--smoke"])
     assert ".venv-load is missing: `make load` makes" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def _loads_throwing_out_the_newest(wanted: Sequence[str], slots: int) -> int:
 def check_adapter_loads(function: Function | None) -> None:
     """Exercise 6.3: how often a cache of adapters has to load one."""
     cases = {
-        "the example": (["p", "w", "p", "t", "w"], 2),
+        "the example": (["p", "w", "p", "t", "p", "w", "v", "t"], 2),
         "nobody": ([], 2),
         "one voice": (["p", "p", "p"], 1),
         "one slot": (["p", "w", "w", "p"], 1),

@@ -84,7 +84,7 @@ def check_share_in_time(function: Function | None) -> None:
     good, late, slow = (1.0, 1.25, 2.25, 5), (1.0, 2.0, 3.0, 5), (1.0, 1.25, 5.25, 5)
     refused, single, brisk = (1.0, 1.0, 1.0, 0), (4.0, 4.25, 4.25, 1), (0.0, 0.5, 1.0, 2)
     cases = {
-        "the example": ([good, late, refused, slow], 0.5, 0.25),
+        "the example": ([good, refused, late, late, slow, slow, slow], 0.5, 0.25),
         "one good answer": ([good], 0.5, 0.25),
         "one late answer": ([late], 0.5, 0.25),
         "one slow answer": ([slow], 0.5, 0.25),

@@ -97,7 +97,7 @@ def _found_anywhere(prompt: Sequence[int], earlier: Sequence[Sequence[int]], blo
 def check_found_tokens(function: Function | None) -> None:
     """Exercise 8.3: how many tokens of a prompt are found in the cache."""
     cases = {
-        "the example": ([1, 2, 3, 4, 5], [[1, 2, 3, 9], [7]], 2),
+        "the example": ([1, 2, 3, 4, 5, 6], [[1, 2, 3, 9], [7]], 2),
         "nothing in the cache": ([1, 2, 3], [], 1),
         "nothing in common": ([1, 2, 3], [[4, 2, 3], [5]], 1),
         "the same prompt again": ([1, 2, 3, 4], [[1, 2, 3, 4]], 2),
