@@ -118,6 +118,7 @@ def test_a_cell_that_fails_leaves_no_server_behind(tmp_path: Path, no_network: d
 
 
 HOLDS = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a kernel; a shell's background job would ignore it
 server = Server()
 try:
     print(server.process.pid, server.url, flush=True)
@@ -138,7 +139,7 @@ def test_an_interrupt_leaves_the_server_running_and_a_killed_kernel_does_not() -
         for cell in lessons.code_cells(lessons.read_notebook(lesson_path(7)))
         if "class Server" in cell.source
     )
-    source = "import os, re, subprocess, sys, time\n" + without_start(starts) + HOLDS
+    source = "import os, re, signal, subprocess, sys, time\n" + without_start(starts) + HOLDS
     kernel = subprocess.Popen(
         [sys.executable, "-c", source],
         cwd=lessons.NOTEBOOKS / "further",
