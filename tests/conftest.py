@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,13 +54,22 @@ SHARING += ("test_load", "test_serving_abuse", "test_serving_answers", "test_ser
 SHARING += ("test_serving_replicas", "test_serving_soak")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all tests of a file in SHARING to one worker (xdist 3.8 marks groups in a way that pytest 9.2 ignores)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneWorkerForWhatIsShared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if Path(path).stem in SHARING else nodeid
+
+    return OneWorkerForWhatIsShared(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start with the tests that take longest, so that two workers end at about the same time."""
     items.sort(key=lambda item: not (item.get_closest_marker("notebooks") or item.get_closest_marker("slow")))
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if item.path.stem in SHARING:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
